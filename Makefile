@@ -1,0 +1,81 @@
+# Plain PGXS: `make` builds the extension, `make install` installs it.
+# `make help` lists the rest.
+
+# Asked for by hand (make PG_CONFIG=..., or the environment)?  Then nothing
+# here installs a server of its own.
+RYW_PG_CONFIG_GIVEN := $(if $(filter undefined default,$(origin PG_CONFIG)),,yes)
+
+# pg_config is in the PATH on most systems; else the newest of Debian's.
+ifndef PG_CONFIG
+PG_CONFIG := $(or $(shell command -v pg_config 2>/dev/null),$(shell \
+	ls -d /usr/lib/postgresql/*/bin/pg_config 2>/dev/null | sort -V | tail -n 1),pg_config)
+endif
+
+# The control file is the one place that knows the version.
+RYW_VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" ryw.control)
+
+EXTENSION = ryw
+MODULE_big = ryw
+PGFILEDESC = "ryw - read your own writes on replicas"
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+DATA = $(sort $(wildcard sql/ryw--*.sql))
+
+# PostgreSQL's headers are not clean under -Wextra: they are system headers.
+PG_CPPFLAGS = -DRYW_VERSION='"$(RYW_VERSION)"' \
+	-isystem $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)
+PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+
+EXTRA_CLEAN = .build-stamp
+
+PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
+ifneq ($(wildcard $(PGXS)),)
+include $(PGXS)
+else
+all install uninstall installcheck clean:
+	@echo "$(PG_CONFIG) names no server development files: run 'make deps'," >&2
+	@echo "or give the right pg_config: make PG_CONFIG=/path/to/pg_config" >&2
+	@exit 1
+endif
+
+# PGXS tracks no headers, and objects built for another server are stale.
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) ryw.control Makefile .build-stamp
+
+.build-stamp: ryw-force
+	@{ $(PG_CONFIG) --version; $(PG_CONFIG) --includedir-server; } >$@.new 2>/dev/null; \
+	if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
+
+# ---- everything below is the project's own; each target works on a bare
+# machine, so none of it needs PGXS to be there when make starts.
+
+JOBS ?= 2
+RYW_ENV = RYW_PG_CONFIG='$(if $(RYW_PG_CONFIG_GIVEN),$(PG_CONFIG))' \
+	JOBS='$(JOBS)' TESTS='$(TESTS)' KEEP='$(KEEP)'
+
+deps:
+	@$(RYW_ENV) .ci/deps
+
+test:
+	@$(RYW_ENV) .ci/run-tests
+
+# The same tests, on a server built from source with assertions.
+test-assert:
+	@$(RYW_ENV) .ci/test-assert
+
+lint:
+	@$(RYW_ENV) TESTS='structure lint' .ci/run-tests
+
+demo: deps
+	@$(RYW_ENV) .ci/build-install
+	@$(RYW_ENV) examples/demo/run
+
+help:
+	@echo 'make                 build the extension'
+	@echo 'make install         install it (as root, or with sudo)'
+	@echo 'make demo            a primary and two replicas, on the terminal; KEEP=1 leaves them up'
+	@echo 'make test            every test; TESTS="010 lint" selects, JOBS=n runs n at a time'
+	@echo 'make test-assert     the same on a server built with assertions'
+	@echo 'make lint            structure checks, warnings of gcc and clang, cppcheck'
+	@echo 'make deps            install what building and testing need'
+	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
+
+.PHONY: deps test test-assert lint demo help ryw-force

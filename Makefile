@@ -23,7 +23,7 @@ DATA = $(sort $(wildcard sql/ryw--*.sql))
 # PostgreSQL's headers are not clean under -Wextra: they are system headers.
 PG_CPPFLAGS = -DRYW_VERSION='"$(RYW_VERSION)"' \
 	-isystem $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)
-PG_CFLAGS = -Wall -Wextra -Wno-unused-parameter
+PG_CFLAGS = -Wall -Wextra
 
 EXTRA_CLEAN = .build-stamp
 
@@ -64,6 +64,10 @@ test-assert:
 lint:
 	@$(RYW_ENV) TESTS='structure lint' .ci/run-tests
 
+# What the scripts in .ci ask: the pg_config that this Makefile uses.
+pg-config-path:
+	@echo '$(PG_CONFIG)'
+
 demo: deps
 	@$(RYW_ENV) .ci/build-install
 	@$(RYW_ENV) examples/demo/run
@@ -78,4 +82,4 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert lint demo help ryw-force
+.PHONY: deps test test-assert lint pg-config-path demo help ryw-force

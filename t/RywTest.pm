@@ -1,0 +1,341 @@
+# RywTest.pm
+#	  What the TAP tests of ryw share: a cluster to test on, ways to hold its
+#	  replay and to see who waits, and the checks that close every test.
+#
+# Nothing here sleeps for a fixed time: poll_until() looks again every few
+# milliseconds and gives up after a bound.  Queries of the helpers themselves
+# run on an observer connection per node, never on the connection under test.
+
+package RywTest;
+
+use strict;
+use warnings;
+
+use Carp;
+use Exporter 'import';
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use RywWire;
+use Test::More;
+
+our @EXPORT = qw(
+  start_cluster wire sql observer_gone
+  now poll_until between
+  pause_replay resume_replay replay_lsn catch_up set_conf
+  waiters wait_for_waiters queue_is_empty
+  write_token token_lsn token_plus with_tag lsn_int int_lsn
+  conflicts logs_are_clean finish_tests
+);
+
+my %observer;
+
+# ---- a cluster ----
+
+# Start a primary with the extension created, and the replicas asked for.
+# Arguments:
+#	replicas	names out of replica1, replica2, cascade (which follows
+#				replica1, so needs it); default none
+#	delay		recovery_min_apply_delay of replica2, default 300ms
+#	conf		more lines for the configuration of every node
+#	preload		0 leaves ryw out of shared_preload_libraries
+#	extension	0 leaves CREATE EXTENSION out
+# Returns a hash of nodes by name.
+sub start_cluster
+{
+	my (%arg) = @_;
+	my $preload = $arg{preload} // 1;
+	my %nodes;
+
+	my $primary = PostgreSQL::Test::Cluster->new('primary');
+	$primary->init(allows_streaming => 1);
+	$primary->append_conf('postgresql.conf',
+		"shared_preload_libraries = 'ryw'")
+	  if $preload;
+	$primary->append_conf(
+		'postgresql.conf', q{
+max_connections = 60
+max_prepared_transactions = 10
+shared_buffers = 16MB
+max_wal_size = 1GB
+autovacuum = off
+restart_after_crash = on
+log_statement = none
+log_line_prefix = '%m [%p] %e '
+wal_retrieve_retry_interval = 100ms
+});
+	$primary->append_conf('postgresql.conf', $arg{conf}) if $arg{conf};
+	$primary->start;
+	$nodes{primary} = $primary;
+	sql($primary, 'CREATE EXTENSION ryw') if $arg{extension} // 1;
+
+	my @replicas = @{ $arg{replicas} || [] };
+	$primary->backup('base') if @replicas;
+	foreach my $name (@replicas)
+	{
+		my $node = PostgreSQL::Test::Cluster->new($name);
+		my $upstream = $name eq 'cascade' ? $nodes{replica1} : $primary;
+
+		$node->init_from_backup($primary, 'base');
+		$node->enable_streaming($upstream);
+		$node->append_conf('postgresql.conf',
+			"recovery_min_apply_delay = '" . ($arg{delay} || '300ms') . "'")
+		  if $name eq 'replica2';
+		$node->start;
+		$nodes{$name} = $node;
+	}
+	return \%nodes;
+}
+
+# A wire connection to a node.
+sub wire
+{
+	my ($node, %arg) = @_;
+
+	return RywWire->connect(
+		host => $node->host,
+		port => $node->port,
+		%arg);
+}
+
+# First column of the first row of a query on the node's observer connection.
+sub sql
+{
+	my ($node, $query) = @_;
+	my $name = $node->name;
+
+	$observer{$name} = wire($node, params => { application_name => 'observer' })
+	  unless defined $observer{$name} && $observer{$name}->is_open;
+	return $observer{$name}->value($query);
+}
+
+# Forget the observer connection: the node is about to stop or has crashed.
+sub observer_gone
+{
+	my ($node) = @_;
+	my $conn = delete $observer{ $node->name };
+
+	$conn->vanish if defined $conn;
+	return;
+}
+
+# Change settings of a running node (undef resets) and wait until a backend
+# has read them.
+sub set_conf
+{
+	my ($node, %settings) = @_;
+	my $before = sql($node, 'SELECT pg_conf_load_time()');
+
+	foreach my $name (sort keys %settings)
+	{
+		sql($node,
+			defined $settings{$name}
+			? "ALTER SYSTEM SET $name = '$settings{$name}'"
+			: "ALTER SYSTEM RESET $name");
+	}
+	sql($node, 'SELECT pg_reload_conf()');
+	poll_until(
+		sub { sql($node, 'SELECT pg_conf_load_time()') ne $before }, 10)
+	  or croak 'the configuration is not read';
+	return;
+}
+
+# ---- time ----
+
+sub now { return RywWire::now(); }
+
+# Call again and again until it returns true; false after the timeout.
+sub poll_until
+{
+	my ($check, $timeout) = @_;
+	my $deadline = now() + ($timeout || 30);
+
+	while (1)
+	{
+		my $result = $check->();
+		return $result if $result;
+		return 0 if now() > $deadline;
+		select(undef, undef, undef, 0.004);
+	}
+}
+
+# Both bounds of a measured time, in seconds.
+sub between
+{
+	my ($elapsed, $low, $high, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	return ok($elapsed >= $low && $elapsed <= $high, $name)
+	  || diag(sprintf('%.3f s is not in [%.3f, %.3f]', $elapsed, $low, $high));
+}
+
+# ---- replay ----
+
+sub pause_replay
+{
+	my ($node) = @_;
+
+	sql($node, 'SELECT pg_wal_replay_pause()');
+	poll_until(
+		sub { sql($node, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' }
+	) or croak 'replay does not pause';
+	return;
+}
+
+sub resume_replay
+{
+	my ($node) = @_;
+
+	sql($node, 'SELECT pg_wal_replay_resume()');
+	return;
+}
+
+sub replay_lsn
+{
+	my ($node) = @_;
+
+	return sql($node, 'SELECT pg_last_wal_replay_lsn()');
+}
+
+# Wait until the replica has applied all that the primary has flushed.
+sub catch_up
+{
+	my ($primary, @replicas) = @_;
+	my $target = lsn_int(sql($primary, 'SELECT pg_current_wal_flush_lsn()'));
+
+	foreach my $replica (@replicas)
+	{
+		poll_until(sub { lsn_int(replay_lsn($replica)) >= $target })
+		  or croak $replica->name . ' does not catch up';
+	}
+	return;
+}
+
+# ---- waiters ----
+
+sub waiters
+{
+	my ($node) = @_;
+
+	return sql($node, 'SELECT count(*) FROM ryw_waiters');
+}
+
+# Wait until exactly so many are asleep in the queue.
+sub wait_for_waiters
+{
+	my ($node, $count, $timeout) = @_;
+
+	poll_until(sub { waiters($node) == $count }, $timeout)
+	  or croak "expected $count waiters, found " . waiters($node);
+	return;
+}
+
+# A test: the queue of the node empties within the given seconds.
+sub queue_is_empty
+{
+	my ($node, $seconds, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	my $empty = poll_until(
+		sub {
+			sql($node, 'SELECT (SELECT count(*) FROM ryw_waiters)'
+				  . ' + (SELECT waiters FROM ryw_stat)') == 0;
+		},
+		$seconds);
+	ok($empty, $name || $node->name . ': queue is empty');
+	return $empty;
+}
+
+# ---- tokens ----
+
+# Run a write on a wire connection; its reported token.
+sub write_token
+{
+	my ($conn, $sql) = @_;
+	my $result = $conn->query($sql);
+
+	croak "write failed: $sql: " . $result->error->{M} if $result->error;
+	my $token = $result->token;
+	croak "no token reported for: $sql" unless defined $token;
+	return $token;
+}
+
+sub lsn_int
+{
+	my ($high, $low) = split m{/}, $_[0];
+	return (hex($high) << 32) | hex($low);
+}
+
+sub int_lsn
+{
+	return sprintf('%X/%X', $_[0] >> 32, $_[0] & 0xFFFFFFFF);
+}
+
+# The LSN of a token, as a number.
+sub token_lsn
+{
+	my (undef, $lsn) = split /-/, $_[0];
+	return hex $lsn;
+}
+
+# The same token, so many bytes further.
+sub token_plus
+{
+	my ($tli, $lsn, $tag) = split /-/, $_[0];
+	return sprintf('%s-%X-%s', $tli, hex($lsn) + $_[1], $tag);
+}
+
+# The same place in another history.
+sub with_tag
+{
+	my ($tli, $lsn) = split /-/, $_[0];
+	return "$tli-$lsn-$_[1]";
+}
+
+# ---- closing checks ----
+
+# How often replay has cancelled somebody on this node.
+sub conflicts
+{
+	my ($node) = @_;
+
+	return sql($node,
+		    'SELECT sum(confl_tablespace + confl_lock + confl_snapshot'
+		  . ' + confl_bufferpin + confl_deadlock)'
+		  . ' FROM pg_stat_database_conflicts');
+}
+
+# A test: no internal error, panic or failed assertion in the node's log.
+sub logs_are_clean
+{
+	my ($node) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @bad = grep {
+		/\] XX[0-9A-Z]{3} / || /\bPANIC:/ || /\bTRAP:/
+		  || /terminated by signal (?:4|6|7|8|11):/
+	} split /\n/, slurp_file($node->logfile);
+
+	return ok(!@bad, $node->name . ': no internal error in the log')
+	  || diag(join "\n", @bad);
+}
+
+# Close every test file with this: queues empty, logs clean.
+sub finish_tests
+{
+	my ($nodes) = @_;
+
+	foreach my $name (sort keys %$nodes)
+	{
+		my $node = $nodes->{$name};
+		queue_is_empty($node, 10) if defined $node->{_pid};
+	}
+	foreach my $name (reverse sort keys %$nodes)
+	{
+		observer_gone($nodes->{$name});
+		$nodes->{$name}->stop('fast');
+		logs_are_clean($nodes->{$name});
+	}
+	done_testing();
+	return;
+}
+
+1;

@@ -63,7 +63,7 @@ report_malformed(const char *str, Node *escontext)
 					(errcode(ERRCODE_INVALID_TEXT_REPRESENTATION),
 					 errmsg("invalid input syntax for type %s: \"%.*s%s\"",
 							"ryw_token", shown, str, shown < len ? "..." : ""),
-					 errhint("Give a token such as \"1-16B3748-5F3A9C1E\", or a bare LSN such as \"0/16B3748\".")));
+					 errhint("Give a token such as \"1-16B3748-5F3A9C1E\", or an LSN such as \"0/16B3748\".")));
 }
 
 /* A palloc'd copy, fit to be returned as a Datum. */

@@ -64,6 +64,10 @@ test-assert:
 lint:
 	@$(RYW_ENV) TESTS='structure lint' .ci/run-tests
 
+# After a change of types in src/.
+typedefs:
+	@.ci/typedefs >typedefs.list.new && mv -f typedefs.list.new typedefs.list
+
 # What the scripts in .ci ask: the pg_config that this Makefile uses.
 pg-config-path:
 	@echo '$(PG_CONFIG)'
@@ -79,7 +83,8 @@ help:
 	@echo 'make test            every test; TESTS="010 lint" selects, JOBS=n runs n at a time'
 	@echo 'make test-assert     the same on a server built with assertions'
 	@echo 'make lint            structure checks, warnings of gcc and clang, cppcheck'
+	@echo 'make typedefs        write typedefs.list for pgindent'
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert lint pg-config-path demo help ryw-force
+.PHONY: deps test test-assert lint typedefs pg-config-path demo help ryw-force

@@ -1,17 +1,96 @@
 /*-------------------------------------------------------------------------
  *
  * compat.h
- *	  What differs between PostgreSQL 15 and 19.
+ *	  Every difference between the supported server majors, 15 to 19.
  *
- * The only file that looks at PG_VERSION_NUM.
+ * PG_VERSION_NUM stands here and nowhere else; the test run checks that.
+ * Include it right after postgres.h.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef RYW_COMPAT_H
 #define RYW_COMPAT_H
 
+#if PG_VERSION_NUM < 150000
+#error "ryw needs PostgreSQL 15 or later: older servers do not export RmgrTable"
+#endif
+
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
+#endif
+#include "storage/latch.h"
+#include "storage/proc.h"
+#include "utils/wait_event.h"
+#if PG_VERSION_NUM >= 180000
+#include "storage/waiteventset.h"
+#endif
+
+/* Index of this backend among all PGPROCs, from 0. */
+#if PG_VERSION_NUM >= 170000
+#define RYW_MY_PROC_NUMBER		MyProcNumber
+#else
+#define RYW_MY_PROC_NUMBER		(MyProc->pgprocno)
+#endif
+
+/* A wait event set that lives as long as the backend. */
+#if PG_VERSION_NUM >= 170000
+#define RYW_CREATE_WAIT_EVENT_SET(n)	CreateWaitEventSet(NULL, (n))
+#else
+#define RYW_CREATE_WAIT_EVENT_SET(n)	CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/*
+ * Own wait event names exist from 17 on; before, a waiter shows as
+ * "Extension", which is what the server offers there.
+ */
+#if PG_VERSION_NUM >= 170000
+#define RYW_WAIT_EVENT(name)	WaitEventExtensionNew(name)
+#else
+#define RYW_WAIT_EVENT(name)	PG_WAIT_EXTENSION
+#endif
+
+extern pgsocket ryw_compat_client_socket(void);
+
+/* Does this backend hold a lock in its fast-path slots? */
+static inline bool
+ryw_compat_fast_path_locks(void)
+{
+#if PG_VERSION_NUM >= 180000
+	for (int i = 0; i < FastPathLockGroupsPerBackend; i++)
+	{
+		if (MyProc->fpLockBits[i] != 0)
+			return true;
+	}
+	return false;
+#else
+	return MyProc->fpLockBits != 0;
+#endif
+}
+
+/* Does this backend hold a lock in the given partition of the main table? */
+static inline bool
+ryw_compat_partition_locks(int partition)
+{
+#if PG_VERSION_NUM >= 160000
+	return !dlist_is_empty(&MyProc->myProcLocks[partition]);
+#else
+	return !SHMQueueEmpty(&MyProc->myProcLocks[partition]);
+#endif
+}
+
+/* The planner hook has carried the EXPLAIN state since 19. */
+#if PG_VERSION_NUM >= 190000
+#define RYW_PLANNER_PARAMS \
+	Query *parse, const char *query_string, int cursor_options, \
+	ParamListInfo bound_params, ExplainState *es
+#define RYW_PLANNER_ARGS \
+	parse, query_string, cursor_options, bound_params, es
+#else
+#define RYW_PLANNER_PARAMS \
+	Query *parse, const char *query_string, int cursor_options, \
+	ParamListInfo bound_params
+#define RYW_PLANNER_ARGS \
+	parse, query_string, cursor_options, bound_params
 #endif
 
 /*

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.h
+ *	  The configuration parameters.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_SETTINGS_H
+#define RYW_SETTINGS_H
+
+typedef enum RywReportToken
+{
+	RYW_REPORT_OFF,				/* send nothing */
+	RYW_REPORT_COMMIT,			/* send the token of each commit */
+	RYW_REPORT_ALWAYS			/* and the position after reads */
+} RywReportToken;
+
+extern int	ryw_setting_wait_timeout;	/* milliseconds */
+extern int	ryw_setting_max_wait;	/* milliseconds */
+extern int	ryw_setting_max_waiters;	/* -1: half of max_connections */
+extern int	ryw_setting_report_token;	/* RywReportToken */
+
+extern void ryw_settings_define(bool preloaded, const char *(*show_token) (void));
+extern void ryw_settings_report_token(void);
+extern void ryw_settings_accept_wait_for(bool accept);
+extern int	ryw_settings_waiter_limit(void);
+
+#endif							/* RYW_SETTINGS_H */

@@ -1,0 +1,109 @@
+/*-------------------------------------------------------------------------
+ *
+ * shmem.c
+ *	  Shared memory of all rooms, allocated from one table.
+ *
+ * The postmaster asks for the sum of what the rooms need and, once the
+ * segment exists, hands each room its area.  Children inherit the pointers
+ * by fork.  After a crash the postmaster runs the start-up hook again with a
+ * fresh segment, so attach() must be ready to be called more than once.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "storage/ipc.h"
+#include "storage/shmem.h"
+
+#include "shmem.h"
+
+#define LOCK_TRANCHE	"ryw"
+
+static const RywShmemRoom *const *shmem_rooms;
+static int	shmem_nrooms;
+static void (*shmem_ready) (void);
+static LWLock *shmem_lock;
+
+static shmem_request_hook_type prev_shmem_request_hook;
+static shmem_startup_hook_type prev_shmem_startup_hook;
+
+static void
+ryw_shmem_request(void)
+{
+	Size		size = 0;
+
+	if (prev_shmem_request_hook)
+		prev_shmem_request_hook();
+
+	for (int i = 0; i < shmem_nrooms; i++)
+		size = add_size(size, MAXALIGN(shmem_rooms[i]->size()));
+	RequestAddinShmemSpace(size);
+	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
+}
+
+static void
+ryw_shmem_startup(void)
+{
+	if (prev_shmem_startup_hook)
+		prev_shmem_startup_hook();
+
+	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
+	shmem_lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
+	for (int i = 0; i < shmem_nrooms; i++)
+	{
+		bool		found;
+		void	   *area = ShmemInitStruct(shmem_rooms[i]->name,
+										   shmem_rooms[i]->size(), &found);
+
+		shmem_rooms[i]->attach(area, found);
+	}
+	LWLockRelease(AddinShmemInitLock);
+
+	if (shmem_ready)
+		shmem_ready();
+}
+
+/*
+ * Register the rooms.  Call once, from _PG_init while the server preloads.
+ * ready() runs when every room is attached and every other preloaded library
+ * has been initialised.
+ */
+void
+ryw_shmem_install(const RywShmemRoom *const *rooms, int nrooms,
+				  void (*ready) (void))
+{
+	shmem_rooms = rooms;
+	shmem_nrooms = nrooms;
+	shmem_ready = ready;
+
+	prev_shmem_request_hook = shmem_request_hook;
+	shmem_request_hook = ryw_shmem_request;
+	prev_shmem_startup_hook = shmem_startup_hook;
+	shmem_startup_hook = ryw_shmem_startup;
+}
+
+/* Is the library preloaded, so that its shared memory exists? */
+bool
+ryw_shmem_is_ready(void)
+{
+	return shmem_lock != NULL;
+}
+
+/* Raise 55000 unless the library is preloaded. */
+void
+ryw_shmem_require(void)
+{
+	if (unlikely(!ryw_shmem_is_ready()))
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("ryw is not in shared_preload_libraries"),
+				 errhint("Add ryw to shared_preload_libraries and restart the server.")));
+}
+
+/* The one lock: protects the wait queue and the resetting of statistics. */
+LWLock *
+ryw_shmem_lock(void)
+{
+	return shmem_lock;
+}

@@ -1,0 +1,327 @@
+/*-------------------------------------------------------------------------
+ *
+ * replay.c
+ *	  How far this node is, and waking those who wait for it.
+ *
+ * note_record() and note_end_of_redo() run in the startup process; they are
+ * the only code of this library that does.  They allocate nothing, raise
+ * nothing and block on nothing but the wait queue's lock, and that only when
+ * somebody is due.  Everything else here runs in backends.
+ *
+ * RmgrTable is exported and writable since PostgreSQL 15.  One function takes
+ * the place of every rm_redo, calls the original, and then publishes the end
+ * of the record.  When the redo of a commit record has returned, a snapshot
+ * taken from then on sees the commit, so the published position keeps the
+ * promise.  The server's own last-replayed position follows a moment later.
+ *
+ * The applied position is two words, written by the startup process alone.
+ * The timeline changes seldom: it is written before the position of the
+ * record that changed it, and readers take timeline, position, timeline until
+ * both timelines agree.  They may then see the new timeline with a position
+ * from just before, which is true as well: the new timeline's past is shared.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/rmgr.h"
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "access/xlogreader.h"
+#include "access/xlogrecovery.h"
+#include "port/atomics.h"
+#include "replication/walreceiver.h"
+#include "storage/proc.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "replay.h"
+#include "waitqueue.h"
+
+/* The speed of replay is taken over at least this long. */
+#define SPEED_WINDOW_MS		1000
+
+/* Where replay was when somebody asked. */
+typedef struct RywSpeedSample
+{
+	XLogRecPtr	lsn;			/* 0: none */
+	TimestampTz at;
+} RywSpeedSample;
+
+typedef struct RywReplayShared
+{
+	/* written by the startup process alone, read without a lock */
+	pg_atomic_uint64 applied_lsn;	/* 0: nothing applied since start-up */
+	pg_atomic_uint32 applied_tli;
+	pg_atomic_uint32 ended;		/* redo is over, the role is about to change */
+	PGPROC	   *volatile startup_proc;	/* NULL: nothing applied */
+
+	/* protected by speed_lock */
+	slock_t		speed_lock;
+	RywSpeedSample newer;
+	RywSpeedSample older;		/* at least SPEED_WINDOW_MS before newer */
+} RywReplayShared;
+
+static RywReplayShared *shared;
+
+/* The resource managers' own functions. */
+static void (*original_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
+static void (*original_cleanup) (void);
+
+static Size
+replay_size(void)
+{
+	return sizeof(RywReplayShared);
+}
+
+static void
+replay_attach(void *area, bool found)
+{
+	shared = area;
+	if (found)
+		return;
+
+	pg_atomic_init_u64(&shared->applied_lsn, InvalidXLogRecPtr);
+	pg_atomic_init_u32(&shared->applied_tli, 0);
+	pg_atomic_init_u32(&shared->ended, 0);
+	shared->startup_proc = NULL;
+	SpinLockInit(&shared->speed_lock);
+	shared->newer.lsn = shared->older.lsn = InvalidXLogRecPtr;
+	shared->newer.at = shared->older.at = 0;
+}
+
+const RywShmemRoom ryw_replay_room = {
+	"ryw replay", replay_size, replay_attach
+};
+
+/*
+ * Notice a change of timeline: only a record of the XLOG manager makes one.
+ * The server has set the replay timeline before the record's redo.  Returns
+ * whether it is another one than before.
+ */
+static bool
+note_timeline(void)
+{
+	TimeLineID	tli;
+
+	shared->startup_proc = MyProc;
+	(void) GetCurrentReplayRecPtr(&tli);
+	if (pg_atomic_read_u32(&shared->applied_tli) == tli)
+		return false;
+	pg_atomic_write_u32(&shared->applied_tli, tli);
+	pg_write_barrier();			/* before the position, for readers */
+	return true;
+}
+
+/*
+ * Apply one record and publish its end.  Startup process; stands in the place
+ * of every rm_redo.
+ */
+static void
+note_record(XLogReaderState *record)
+{
+	static bool started = false;
+	RmgrId		rmid = XLogRecGetRmid(record);
+	bool		switched = false;
+
+	original_redo[rmid] (record);
+
+	if (unlikely(rmid == RM_XLOG_ID || !started))
+	{
+		switched = note_timeline() && started;
+		started = true;
+	}
+
+	pg_atomic_write_u64(&shared->applied_lsn, record->EndRecPtr);
+	pg_memory_barrier();		/* pairs with the one in ryw_waitqueue_arm */
+	if (unlikely(switched))
+		ryw_waitqueue_wake_all();
+	else if (unlikely(record->EndRecPtr >= ryw_waitqueue_next_due()))
+		ryw_waitqueue_wake(record->EndRecPtr);
+}
+
+/*
+ * Redo is over: nobody signals from here until the node has its new role, so
+ * tell the waiters to look by themselves.  Startup process.
+ */
+static void
+note_end_of_redo(void)
+{
+	if (original_cleanup)
+		original_cleanup();
+
+	pg_atomic_write_u32(&shared->ended, 1);
+	pg_memory_barrier();
+	ryw_waitqueue_wake_all();
+}
+
+/*
+ * Stand in for the resource managers' functions.  Called in the postmaster
+ * when every library has registered its own; again after a crash, when there
+ * is nothing left to do.
+ */
+void
+ryw_replay_hook_resource_managers(void)
+{
+	for (int rmid = 0; rmid <= RM_MAX_ID; rmid++)
+	{
+		if (RmgrTable[rmid].rm_redo == NULL ||
+			RmgrTable[rmid].rm_redo == note_record)
+			continue;
+		original_redo[rmid] = RmgrTable[rmid].rm_redo;
+		RmgrTable[rmid].rm_redo = note_record;
+	}
+
+	if (RmgrTable[RM_XLOG_ID].rm_cleanup != note_end_of_redo)
+	{
+		original_cleanup = RmgrTable[RM_XLOG_ID].rm_cleanup;
+		RmgrTable[RM_XLOG_ID].rm_cleanup = note_end_of_redo;
+	}
+}
+
+/* What the startup process has published: timeline and LSN of one moment. */
+static void
+published_position(RywPosition *position)
+{
+	uint32		tli = pg_atomic_read_u32(&shared->applied_tli);
+	uint32		before;
+
+	do
+	{
+		before = tli;
+		pg_read_barrier();
+		position->lsn = pg_atomic_read_u64(&shared->applied_lsn);
+		pg_read_barrier();
+		tli = pg_atomic_read_u32(&shared->applied_tli);
+	} while (tli != before);
+	position->tli = tli;
+}
+
+/*
+ * The insert position just behind a page header is where no record ends: a
+ * replica of an idle primary stops at the page boundary before it.
+ */
+static XLogRecPtr
+before_page_header(XLogRecPtr lsn)
+{
+	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
+		return lsn - SizeOfXLogLongPHD;
+	if (lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
+		return lsn - SizeOfXLogShortPHD;
+	return lsn;
+}
+
+/*
+ * Where this node is.  On a replica two atomic reads; on a primary the
+ * server's insert position.  Never raises.
+ */
+void
+ryw_replay_position(RywPosition *position)
+{
+	position->is_primary = !RecoveryInProgress();
+	if (position->is_primary)
+	{
+		position->tli = GetWALInsertionTimeLine();
+		position->lsn = before_page_header(GetXLogInsertRecPtr());
+		return;
+	}
+
+	published_position(position);
+	if (position->lsn == InvalidXLogRecPtr)
+		position->lsn = GetXLogReplayRecPtr(&position->tli);
+}
+
+/*
+ * The same, but ask the server as well: it knows where replay began, and it
+ * knows of records that went past note_record().
+ */
+void
+ryw_replay_position_again(RywPosition *position)
+{
+	RywPosition server;
+
+	ryw_replay_position(position);
+	if (position->is_primary)
+		return;
+
+	server.lsn = GetXLogReplayRecPtr(&server.tli);
+	if (server.tli > position->tli ||
+		(server.tli == position->tli && server.lsn > position->lsn))
+	{
+		position->tli = server.tli;
+		position->lsn = server.lsn;
+	}
+}
+
+static uint32
+startup_wait_event(void)
+{
+	PGPROC	   *proc = shared->startup_proc;
+
+	return proc == NULL ? 0 : *(volatile uint32 *) &proc->wait_event_info;
+}
+
+/*
+ * Is replay held up by a conflict with some session?  Read from what the
+ * startup process waits for, without a lock.
+ */
+bool
+ryw_replay_is_blocked(void)
+{
+	uint32		event = startup_wait_event();
+
+	return (event & 0xFF000000) == PG_WAIT_LOCK ||
+		(event & 0xFF000000) == PG_WAIT_BUFFER_PIN ||
+		event == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT ||
+		event == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
+}
+
+/* Has redo ended, so that nobody will signal any more? */
+bool
+ryw_replay_has_ended(void)
+{
+	return pg_atomic_read_u32(&shared->ended) != 0;
+}
+
+/* Why replay does not get on.  Takes the server's spinlocks, one at a time. */
+RywReplayState
+ryw_replay_state(void)
+{
+	if (GetRecoveryPauseState() == RECOVERY_PAUSED)
+		return RYW_REPLAY_PAUSED;
+	if (ryw_replay_is_blocked())
+		return RYW_REPLAY_BLOCKED;
+	if (startup_wait_event() == WAIT_EVENT_RECOVERY_APPLY_DELAY)
+		return RYW_REPLAY_DELAYED;
+	if (!WalRcvStreaming())
+		return RYW_REPLAY_NOT_STREAMING;
+	return RYW_REPLAY_RUNNING;
+}
+
+/*
+ * How many bytes replay gets through in a millisecond, from where it was when
+ * this was asked before.  Zero when that is not known, or when it stood still.
+ * Takes a spinlock.
+ */
+double
+ryw_replay_speed(XLogRecPtr lsn)
+{
+	TimestampTz now = GetCurrentTimestamp();
+	RywSpeedSample since;
+
+	SpinLockAcquire(&shared->speed_lock);
+	if (shared->newer.lsn == InvalidXLogRecPtr ||
+		now - shared->newer.at >= SPEED_WINDOW_MS * INT64CONST(1000))
+	{
+		shared->older = shared->newer;
+		shared->newer.lsn = lsn;
+		shared->newer.at = now;
+	}
+	since = shared->older;
+	SpinLockRelease(&shared->speed_lock);
+
+	if (since.lsn == InvalidXLogRecPtr || lsn <= since.lsn || now <= since.at)
+		return 0;
+	return (double) (lsn - since.lsn) * 1000 / (double) (now - since.at);
+}

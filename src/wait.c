@@ -1,0 +1,378 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.c
+ *	  The one policy of every wait: look, sleep, look again, answer.
+ *
+ * A sleeping session has a place in the wait queue, where the startup process
+ * finds it when its position has been applied.  It also looks by itself now
+ * and then: at least once a second, every 20 ms between the end of redo and
+ * the new role, when nobody signals, and every 10 ms while it holds a
+ * snapshot or a lock.  Such a session may be what replay waits for, and then
+ * waiting for replay would never end; PostgreSQL does not detect that, so it
+ * yields as soon as replay is blocked by any conflict at all.
+ *
+ * The place is given up in PG_FINALLY, so that an error, a cancel request or
+ * the abort of a subtransaction leaves nothing behind; ends of the process
+ * are seen to by the queue itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "portability/instr_time.h"
+#include "replication/walreceiver.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "errcodes.h"
+#include "replay.h"
+#include "settings.h"
+#include "snapshot.h"
+#include "stats.h"
+#include "wait.h"
+#include "waitqueue.h"
+
+/* Longest sleeps, in milliseconds. */
+#define SLEEP_MAX			1000
+#define SLEEP_HOLDING		10
+#define SLEEP_END_OF_REDO	20
+
+static int64
+monotonic_us(void)
+{
+	instr_time	now;
+
+	INSTR_TIME_SET_CURRENT(now);
+	return (int64) INSTR_TIME_GET_MICROSEC(now);
+}
+
+/* Look once: where this node is, and what that means for the token. */
+RywVerdict
+ryw_wait_look(const RywToken *token, RywPosition *position)
+{
+	ryw_replay_position(position);
+	return ryw_timeline_verdict(token, position);
+}
+
+/* The same, more thoroughly: the server is asked for its position as well. */
+static RywVerdict
+look_thoroughly(const RywToken *token, RywPosition *position)
+{
+	ryw_replay_position_again(position);
+	return ryw_timeline_verdict(token, position);
+}
+
+static bool
+is_pending(RywVerdict verdict)
+{
+	return verdict == RYW_NOT_YET || verdict == RYW_NEWER_TIMELINE;
+}
+
+/* Why a verdict is what it is, in one word; for ryw_status and for errors. */
+const char *
+ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
+{
+	switch (verdict)
+	{
+		case RYW_REACHED:
+			return position->is_primary ? "on_primary" : "reached";
+		case RYW_LOST:
+			return "lost";
+		case RYW_FOREIGN:
+			return "foreign";
+		case RYW_UNVERIFIABLE:
+			return "history_unreadable";
+		case RYW_NEWER_TIMELINE:
+		case RYW_NOT_YET:
+			break;
+	}
+
+	switch (ryw_replay_state())
+	{
+		case RYW_REPLAY_PAUSED:
+			return "replay_paused";
+		case RYW_REPLAY_BLOCKED:
+			return "replay_blocked";
+		case RYW_REPLAY_DELAYED:
+			return "apply_delayed";
+		case RYW_REPLAY_NOT_STREAMING:
+			return "not_streaming";
+		case RYW_REPLAY_RUNNING:
+			break;
+	}
+	return verdict == RYW_NEWER_TIMELINE ? "newer_timeline" : "replaying";
+}
+
+/* Where the node stands towards the token, as the DETAIL of an error. */
+static int
+errdetail_distance(RywVerdict verdict, const RywToken *token,
+				   const RywPosition *position)
+{
+	char		text[RYW_TOKEN_TEXT_SIZE];
+	uint64		missing = token->lsn > position->lsn ?
+		token->lsn - position->lsn : 0;
+
+	ryw_token_format(token, text);
+	return errdetail("Token %s; this node is at %X/%X on timeline %u; missing bytes: " UINT64_FORMAT "; reason: %s.",
+					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
+					 missing, ryw_wait_reason(verdict, position));
+}
+
+/*
+ * Raise unless the verdict is a plain "reached" or "not yet": a token that
+ * is lost, foreign or beyond verification is never just false.
+ */
+static void
+check_verdict(RywVerdict verdict, const RywToken *token,
+			  const RywPosition *position)
+{
+	switch (verdict)
+	{
+		case RYW_REACHED:
+		case RYW_NOT_YET:
+		case RYW_NEWER_TIMELINE:
+			return;
+		case RYW_LOST:
+			ryw_stats_count(RYW_COUNT_LOST);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_LOST),
+					 errmsg("token is lost"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("No node has this write any more; read on without the token and check what became of it.")));
+			break;
+		case RYW_FOREIGN:
+			ryw_stats_count(RYW_COUNT_FOREIGN);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_FOREIGN),
+					 errmsg("token is from another cluster or a diverged timeline"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("Send the read to a node of the cluster that minted the token.")));
+			break;
+		case RYW_UNVERIFIABLE:
+			ryw_stats_count(RYW_COUNT_REFUSED);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_UNVERIFIABLE),
+					 errmsg("token cannot be verified"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("Restore the timeline history file in pg_wal; the server log names it.")));
+			break;
+	}
+}
+
+/*
+ * Raise RY004: no right answer can be given where the call stands.
+ */
+void
+ryw_wait_refuse(const char *detail, const char *hint)
+{
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_NO_ANSWER),
+			 errmsg("cannot wait for a token here"),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * What a waiter sleeps on, made once per backend: its latch, the end of the
+ * postmaster, and the client hanging up.
+ */
+static WaitEventSet *
+wait_set(void)
+{
+	static WaitEventSet *set = NULL;
+
+	if (set == NULL)
+	{
+		WaitEventSet *made = RYW_CREATE_WAIT_EVENT_SET(3);
+
+		AddWaitEventToSet(made, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(made, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+						  NULL);
+		if (ryw_compat_client_socket() != PGINVALID_SOCKET &&
+			WaitEventSetCanReportClosed())
+			AddWaitEventToSet(made, WL_SOCKET_CLOSED,
+							  ryw_compat_client_socket(), NULL, NULL);
+		set = made;
+	}
+	return set;
+}
+
+/*
+ * Sleep until woken, at most this long.  A client that has hung up is treated
+ * as the server does it: the session ends.  Returns whether the time was up.
+ */
+static bool
+sleep_until_woken(long milliseconds)
+{
+	static uint32 wait_event = 0;
+	WaitEvent	event;
+	int			nevents;
+
+	if (wait_event == 0)
+		wait_event = RYW_WAIT_EVENT("RywWaitForToken");
+
+	nevents = WaitEventSetWait(wait_set(), milliseconds, &event, 1, wait_event);
+	if (nevents > 0 && (event.events & WL_LATCH_SET))
+		ResetLatch(MyLatch);
+	if (nevents > 0 && (event.events & WL_SOCKET_CLOSED))
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+	CHECK_FOR_INTERRUPTS();
+	return nevents == 0;
+}
+
+static XLogRecPtr
+due_position(RywVerdict verdict, const RywToken *token)
+{
+	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER : token->lsn;
+}
+
+/*
+ * Sleep until the verdict is no longer pending, or the deadline has passed.
+ * This session has its place in the queue.
+ */
+static RywVerdict
+wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
+			  bool holding)
+{
+	RywVerdict	verdict = ryw_wait_look(token, position);
+
+	while (is_pending(verdict))
+	{
+		int64		left_us = deadline_us - monotonic_us();
+		long		sleep_ms = SLEEP_MAX;
+
+		if (left_us <= 0)
+			break;
+		if (holding && ryw_replay_is_blocked())
+			ryw_wait_refuse("Replay is blocked by a conflict while this session holds a snapshot or a lock.",
+							"Wait in a statement of its own, outside a transaction, or read from the primary.");
+
+		if (holding)
+			sleep_ms = SLEEP_HOLDING;
+		else if (ryw_replay_has_ended())
+			sleep_ms = SLEEP_END_OF_REDO;
+		sleep_ms = Min(sleep_ms, (long) ((left_us + 999) / 1000));
+
+		if (sleep_until_woken(sleep_ms))
+			verdict = look_thoroughly(token, position);
+		else
+			verdict = ryw_wait_look(token, position);
+		if (is_pending(verdict))
+		{
+			ryw_waitqueue_rearm(due_position(verdict, token));
+			verdict = ryw_wait_look(token, position);
+		}
+	}
+	return verdict;
+}
+
+/* Wait up to limit milliseconds, more than 0, for a token still pending. */
+static RywVerdict
+wait_for_pending(const RywToken *token, RywPosition *position,
+				 RywVerdict verdict, int64 limit_ms)
+{
+	int64		start_us = monotonic_us();
+	bool		holding = ryw_snapshot_is_holding();
+	volatile RywVerdict answer = verdict;
+
+	if (!ryw_waitqueue_enter(token, due_position(verdict, token),
+							 ryw_settings_waiter_limit()))
+	{
+		ryw_stats_count(RYW_COUNT_REFUSED);
+		ereport(ERROR,
+				(errcode(ERRCODE_RYW_TOO_MANY),
+				 errmsg("too many sessions wait for a token already"),
+				 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
+				 errhint("Read from the primary, or raise ryw.max_waiters.")));
+	}
+
+	PG_TRY();
+	{
+		answer = wait_in_queue(token, position, start_us + limit_ms * 1000,
+							   holding);
+	}
+	PG_FINALLY();
+	{
+		ryw_waitqueue_leave();
+	}
+	PG_END_TRY();
+
+	if (answer == RYW_REACHED)
+		ryw_stats_add_wait((uint64) Max(monotonic_us() - start_us, 0));
+	return answer;
+}
+
+/* The time that this call may take, in milliseconds. */
+static int64
+effective_timeout(RywTimeout timeout)
+{
+	if (timeout < 0)
+		timeout = ryw_setting_wait_timeout;
+	return Min(timeout, (RywTimeout) ryw_setting_max_wait);
+}
+
+/* Wait, and say how it ended; what is never just false has been raised. */
+static RywVerdict
+wait_for_verdict(const RywToken *token, RywTimeout timeout,
+				 RywPosition *position)
+{
+	RywVerdict	verdict;
+	int64		limit_ms;
+
+	ryw_shmem_require();
+
+	verdict = ryw_wait_look(token, position);
+	if (unlikely(is_pending(verdict)))
+		verdict = look_thoroughly(token, position);
+	if (likely(verdict == RYW_REACHED))
+	{
+		ryw_stats_count(RYW_COUNT_AT_ONCE);
+		return verdict;
+	}
+
+	limit_ms = effective_timeout(timeout);
+	if (is_pending(verdict) && limit_ms > 0)
+		verdict = wait_for_pending(token, position, verdict, limit_ms);
+
+	check_verdict(verdict, token, position);
+	ryw_stats_count(verdict == RYW_REACHED ?
+					RYW_COUNT_AFTER_WAITING : RYW_COUNT_TIMEOUT);
+	return verdict;
+}
+
+/*
+ * Wait until this node has reached the token: a snapshot taken afterwards
+ * sees everything up to it.  Returns whether it was reached in time.  The
+ * caller has given back every snapshot that it could.
+ *
+ * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  Raises
+ * RY002 to RY006; cancel requests and recovery conflicts pass through.
+ */
+bool
+ryw_wait_for(const RywToken *token, RywTimeout timeout)
+{
+	RywPosition position;
+
+	return wait_for_verdict(token, timeout, &position) == RYW_REACHED;
+}
+
+/* The same, but raise RY001 when the token is not reached in time. */
+void
+ryw_wait_require(const RywToken *token, RywTimeout timeout)
+{
+	RywPosition position;
+	RywVerdict	verdict = wait_for_verdict(token, timeout, &position);
+
+	if (verdict != RYW_REACHED)
+		ereport(ERROR,
+				(errcode(ERRCODE_RYW_TIMEOUT),
+				 errmsg("token was not reached within " INT64_FORMAT " ms",
+						effective_timeout(timeout)),
+				 errdetail_distance(verdict, token, &position),
+				 errhint("Read from the primary, or allow more time.")));
+}

@@ -1,0 +1,26 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.h
+ *	  The one policy of every wait: look, sleep, look again, answer.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_WAIT_H
+#define RYW_WAIT_H
+
+#include "timeline.h"
+
+/* How long a caller wants to wait, in milliseconds; negative: by setting. */
+typedef int64 RywTimeout;
+
+#define RYW_TIMEOUT_DEFAULT		((RywTimeout) -1)
+
+extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
+extern const char *ryw_wait_reason(RywVerdict verdict,
+								   const RywPosition *position);
+
+extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout);
+extern void ryw_wait_require(const RywToken *token, RywTimeout timeout);
+extern void ryw_wait_refuse(const char *detail, const char *hint) pg_attribute_noreturn();
+
+#endif							/* RYW_WAIT_H */

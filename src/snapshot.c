@@ -1,0 +1,192 @@
+/*-------------------------------------------------------------------------
+ *
+ * snapshot.c
+ *	  Giving a snapshot back for the time of a wait, and taking a new one.
+ *
+ * A session that waits for replay while it holds a snapshot makes replay wait
+ * for it, as soon as a record ahead removes rows that the snapshot may see.
+ * So a statement's snapshot is given back before the wait, and the statement
+ * reads with a fresh one.
+ *
+ * That is right only where the snapshot belongs to the statement alone.  The
+ * snapshot manager does not tell who pushed the active snapshot, but a
+ * snapshot that somebody else relies on shows it:
+ *
+ * - a portal that is just being started pushes a snapshot for its query, and
+ *	 pops it when the query has started: that one is always the query's own;
+ * - elsewhere (SPI, SQL functions, EXPLAIN, COPY) the snapshot is its query's
+ *	 own if nothing but the stack and the query itself refers to it, if it is
+ *	 not the portal's, and if it was pushed in the current subtransaction.  A
+ *	 function declared STABLE reads with its caller's snapshot, to which the
+ *	 caller's query refers as well.
+ *
+ * Where it is not, the snapshot is fixed and no right answer can be given.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "tcop/pquery.h"
+#include "utils/portal.h"
+#include "utils/snapmgr.h"
+
+#include "compat.h"
+#include "snapshot.h"
+
+/*
+ * The active snapshot when each open subtransaction began, by nesting level.
+ * Deeper ones than this count as if every snapshot came from outside.
+ */
+#define TRACKED_LEVELS	64
+
+static Snapshot at_subxact_start[TRACKED_LEVELS];
+
+static Snapshot
+active_snapshot(void)
+{
+	return ActiveSnapshotSet() ? GetActiveSnapshot() : InvalidSnapshot;
+}
+
+static void
+note_subxact(SubXactEvent event, SubTransactionId subid pg_attribute_unused(),
+			 SubTransactionId parent pg_attribute_unused(),
+			 void *arg pg_attribute_unused())
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (event == SUBXACT_EVENT_START_SUB && level < TRACKED_LEVELS)
+		at_subxact_start[level] = active_snapshot();
+}
+
+/* Call once, from _PG_init. */
+void
+ryw_snapshot_install(void)
+{
+	RegisterSubXactCallback(note_subxact, NULL);
+}
+
+/* Was this snapshot on the stack before the current subtransaction began? */
+static bool
+is_from_outer_level(Snapshot snapshot)
+{
+	int			level = GetCurrentTransactionNestLevel();
+
+	if (level <= 1)
+		return false;
+	return level >= TRACKED_LEVELS || at_subxact_start[level] == snapshot;
+}
+
+/*
+ * Is the active snapshot referred to by the stack, once, and by this many
+ * registrations of its own query, and by nothing else?
+ */
+static bool
+is_own(Snapshot snapshot, uint32 registrations)
+{
+	if (ActivePortal && ActivePortal->holdSnapshot == snapshot)
+		registrations++;
+
+	return snapshot->active_count == 1 &&
+		snapshot->regd_count == registrations &&
+		(ActivePortal == NULL || ActivePortal->portalSnapshot != snapshot) &&
+		!is_from_outer_level(snapshot);
+}
+
+/* Is this query being started by the portal that was made for it? */
+static bool
+is_starting_portal(const QueryDesc *query)
+{
+	return ActivePortal != NULL &&
+		ActivePortal->status == PORTAL_DEFINED &&
+		ActivePortal->stmts != NIL &&
+		linitial(ActivePortal->stmts) == query->plannedstmt;
+}
+
+/* Will later statements of this transaction read with the same snapshot? */
+bool
+ryw_snapshot_is_fixed(void)
+{
+	return IsolationUsesXactSnapshot();
+}
+
+/*
+ * Give back the snapshot of a query that is about to start.  Returns false,
+ * with nothing done, when it is not the query's own.  On true the caller must
+ * call ryw_snapshot_retake_query(), and touch no catalog before; if it raises
+ * instead, the transaction's abort puts everything right.
+ */
+bool
+ryw_snapshot_release_query(QueryDesc *query)
+{
+	Snapshot	snapshot = active_snapshot();
+
+	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
+		ryw_snapshot_is_fixed())
+		return false;
+	if (!is_starting_portal(query) && !is_own(snapshot, 1))
+		return false;
+
+	UnregisterSnapshot(query->snapshot);
+	query->snapshot = InvalidSnapshot;
+	PopActiveSnapshot();
+	InvalidateCatalogSnapshot();
+	return true;
+}
+
+/* Give the query a fresh snapshot. */
+void
+ryw_snapshot_retake_query(QueryDesc *query)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
+}
+
+/*
+ * The same for an expression that is evaluated outside of any query, as
+ * PL/pgSQL does with simple ones.
+ */
+bool
+ryw_snapshot_release_active(void)
+{
+	Snapshot	snapshot = active_snapshot();
+
+	if (snapshot == InvalidSnapshot || ryw_snapshot_is_fixed() ||
+		!is_own(snapshot, 0))
+		return false;
+
+	PopActiveSnapshot();
+	InvalidateCatalogSnapshot();
+	return true;
+}
+
+void
+ryw_snapshot_retake_active(void)
+{
+	PushActiveSnapshot(GetTransactionSnapshot());
+}
+
+/*
+ * Does this session hold something that replay could have to wait for: a
+ * snapshot, or a lock other than that on its own virtual transaction?
+ *
+ * Reads this backend's entries of the lock table without a lock.  Somebody
+ * else may just be moving one of them from the fast path to the main table;
+ * looking there second finds it in one place or the other.
+ */
+bool
+ryw_snapshot_is_holding(void)
+{
+	if (HaveRegisteredOrActiveSnapshot() || ryw_compat_fast_path_locks())
+		return true;
+
+	pg_read_barrier();
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		if (ryw_compat_partition_locks(i))
+			return true;
+	}
+	return false;
+}

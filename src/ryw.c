@@ -1,0 +1,56 @@
+/*-------------------------------------------------------------------------
+ *
+ * ryw.c
+ *	  Read your writes on read replicas: what happens at load time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+
+#include "commit.h"
+#include "guard.h"
+#include "replay.h"
+#include "settings.h"
+#include "shmem.h"
+#include "snapshot.h"
+#include "stats.h"
+#include "timeline.h"
+#include "utility.h"
+#include "waitqueue.h"
+
+PG_MODULE_MAGIC;
+
+void		_PG_init(void);
+
+static const RywShmemRoom *const rooms[] = {
+	&ryw_replay_room,
+	&ryw_stats_room,
+	&ryw_timeline_room,
+	&ryw_waitqueue_room,
+};
+
+/*
+ * Without preloading there is no shared memory, and every function that needs
+ * it says so.  During a binary upgrade nothing is hooked either: the server
+ * that pg_upgrade starts has nobody to serve.
+ */
+void
+_PG_init(void)
+{
+	bool		preloaded = process_shared_preload_libraries_in_progress &&
+		!IsBinaryUpgrade;
+
+	ryw_settings_define(preloaded, ryw_commit_show_token);
+	if (!preloaded)
+		return;
+
+	ryw_shmem_install(rooms, lengthof(rooms),
+					  ryw_replay_hook_resource_managers);
+	ryw_snapshot_install();
+	ryw_commit_install();
+	ryw_guard_install();
+	ryw_utility_install();
+}

@@ -1,0 +1,107 @@
+/*-------------------------------------------------------------------------
+ *
+ * utility.c
+ *	  The utility statements that concern ryw.
+ *
+ * SET ryw.wait_for = 'token' waits before the setting takes the value.  The
+ * server takes no snapshot for SET, so the wait is right in every isolation
+ * level, as long as the transaction has not taken its snapshot yet.
+ *
+ * COMMIT PREPARED is noted for the commit callback, and DISCARD ALL makes the
+ * session forget its token.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "utils/snapmgr.h"
+
+#include "commit.h"
+#include "compat.h"
+#include "settings.h"
+#include "snapshot.h"
+#include "token_type.h"
+#include "utility.h"
+#include "wait.h"
+
+static ProcessUtility_hook_type prev_ProcessUtility;
+
+/* Wait for the token that SET ryw.wait_for names; raises RY001 to RY006. */
+static void
+wait_for_setting(VariableSetStmt *stmt)
+{
+	char	   *value = ExtractSetVariableArgs(stmt);
+	RywToken	token;
+
+	if (value == NULL || *value == '\0')
+		return;
+	ryw_token_from_cstring(value, &token);
+
+	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
+		ryw_wait_refuse("The transaction has taken the snapshot that its statements read with.",
+						"Use SET ryw.wait_for as the first statement of the transaction.");
+	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT);
+}
+
+static void
+run_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *query_env, DestReceiver *dest,
+			QueryCompletion *qc)
+{
+	if (prev_ProcessUtility)
+		prev_ProcessUtility(pstmt, query_string, read_only_tree, context,
+							params, query_env, dest, qc);
+	else
+		standard_ProcessUtility(pstmt, query_string, read_only_tree, context,
+								params, query_env, dest, qc);
+}
+
+static void
+ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
+				   bool read_only_tree, ProcessUtilityContext context,
+				   ParamListInfo params, QueryEnvironment *query_env,
+				   DestReceiver *dest, QueryCompletion *qc)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+
+	if (IsA(stmt, VariableSetStmt) &&
+		((VariableSetStmt *) stmt)->kind == VAR_SET_VALUE &&
+		pg_strcasecmp(((VariableSetStmt *) stmt)->name, "ryw.wait_for") == 0)
+	{
+		wait_for_setting((VariableSetStmt *) stmt);
+		ryw_settings_accept_wait_for(true);
+		PG_TRY();
+		{
+			run_utility(pstmt, query_string, read_only_tree, context, params,
+						query_env, dest, qc);
+		}
+		PG_FINALLY();
+		{
+			ryw_settings_accept_wait_for(false);
+		}
+		PG_END_TRY();
+		return;
+	}
+
+	run_utility(pstmt, query_string, read_only_tree, context, params,
+				query_env, dest, qc);
+
+	if (IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
+		ryw_commit_expect_prepared(true);
+	else if (IsA(stmt, DiscardStmt) &&
+			 ((DiscardStmt *) stmt)->target == DISCARD_ALL)
+		ryw_commit_forget();
+}
+
+/* Call once, from _PG_init. */
+void
+ryw_utility_install(void)
+{
+	prev_ProcessUtility = ProcessUtility_hook;
+	ProcessUtility_hook = ryw_ProcessUtility;
+}

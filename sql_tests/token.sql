@@ -383,6 +383,10 @@ WHERE refclassid = 'pg_extension'::regclass
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'ryw')
   AND deptype = 'e'
   AND obj_description(objid, classid::regclass::name) IS NULL
+  -- but not row and array types, which come along
+  AND NOT EXISTS (SELECT FROM pg_type t
+				  WHERE classid = 'pg_type'::regclass AND t.oid = objid
+					AND (typrelid <> 0 OR typelem <> 0))
 ORDER BY 1;
 
 \echo == 14: a long text in UTF-8 is cut between characters

@@ -19,6 +19,7 @@
 #include "stats.h"
 #include "timeline.h"
 #include "utility.h"
+#include "visibility.h"
 #include "waitqueue.h"
 
 PG_MODULE_MAGIC;
@@ -29,6 +30,7 @@ static const RywShmemRoom *const rooms[] = {
 	&ryw_replay_room,
 	&ryw_stats_room,
 	&ryw_timeline_room,
+	&ryw_visibility_room,
 	&ryw_waitqueue_room,
 };
 

@@ -11,6 +11,10 @@
  * waiting for replay would never end; PostgreSQL does not detect that, so it
  * yields as soon as replay is blocked by any conflict at all.
  *
+ * On a primary, WAL that is there need not be visible yet.  Nobody signals
+ * when it becomes so, but it is a matter of microseconds unless a synchronous
+ * standby is late: the wait looks again every millisecond.
+ *
  * The place is given up in PG_FINALLY, so that an error, a cancel request or
  * the abort of a subtransaction leaves nothing behind; ends of the process
  * are seen to by the queue itself.
@@ -30,6 +34,7 @@
 #include "settings.h"
 #include "snapshot.h"
 #include "stats.h"
+#include "visibility.h"
 #include "wait.h"
 #include "waitqueue.h"
 
@@ -37,6 +42,7 @@
 #define SLEEP_MAX			1000
 #define SLEEP_HOLDING		10
 #define SLEEP_END_OF_REDO	20
+#define SLEEP_COMMITTING	1
 
 static int64
 monotonic_us(void)
@@ -47,12 +53,31 @@ monotonic_us(void)
 	return (int64) INSTR_TIME_GET_MICROSEC(now);
 }
 
-/* Look once: where this node is, and what that means for the token. */
-RywVerdict
-ryw_wait_look(const RywToken *token, RywPosition *position)
+/*
+ * What this node's position means for the token.  Says nothing yet about
+ * visibility on a primary.
+ */
+static RywVerdict
+look(const RywToken *token, RywPosition *position)
 {
 	ryw_replay_position(position);
 	return ryw_timeline_verdict(token, position);
+}
+
+/*
+ * Look once, without waiting.  Sets position; on a primary the verdict is
+ * RYW_NOT_YET while the token's commit is not visible.
+ */
+RywVerdict
+ryw_wait_look(const RywToken *token, RywPosition *position)
+{
+	RywVerdict	verdict = look(token, position);
+
+	if (verdict == RYW_REACHED && position->is_primary &&
+		!ryw_visibility_is_known(token->lsn) &&
+		!ryw_visibility_poll(ryw_visibility_begin(), token->lsn))
+		verdict = RYW_NOT_YET;
+	return verdict;
 }
 
 /* The same, more thoroughly: the server is asked for its position as well. */
@@ -88,6 +113,8 @@ ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
 			break;
 	}
 
+	if (position->is_primary)
+		return "committing";
 	switch (ryw_replay_state())
 	{
 		case RYW_REPLAY_PAUSED:
@@ -239,7 +266,7 @@ static RywVerdict
 wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			  bool holding)
 {
-	RywVerdict	verdict = ryw_wait_look(token, position);
+	RywVerdict	verdict = look(token, position);
 
 	while (is_pending(verdict))
 	{
@@ -261,22 +288,21 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (sleep_until_woken(sleep_ms))
 			verdict = look_thoroughly(token, position);
 		else
-			verdict = ryw_wait_look(token, position);
+			verdict = look(token, position);
 		if (is_pending(verdict))
 		{
 			ryw_waitqueue_rearm(due_position(verdict, token));
-			verdict = ryw_wait_look(token, position);
+			verdict = look(token, position);
 		}
 	}
 	return verdict;
 }
 
-/* Wait up to limit milliseconds, more than 0, for a token still pending. */
+/* Take a place in the queue, wait there, and give it up however it ends. */
 static RywVerdict
 wait_for_pending(const RywToken *token, RywPosition *position,
-				 RywVerdict verdict, int64 limit_ms)
+				 RywVerdict verdict, int64 deadline_us)
 {
-	int64		start_us = monotonic_us();
 	bool		holding = ryw_snapshot_is_holding();
 	volatile RywVerdict answer = verdict;
 
@@ -293,18 +319,36 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 
 	PG_TRY();
 	{
-		answer = wait_in_queue(token, position, start_us + limit_ms * 1000,
-							   holding);
+		answer = wait_in_queue(token, position, deadline_us, holding);
 	}
 	PG_FINALLY();
 	{
 		ryw_waitqueue_leave();
 	}
 	PG_END_TRY();
-
-	if (answer == RYW_REACHED)
-		ryw_stats_add_wait((uint64) Max(monotonic_us() - start_us, 0));
 	return answer;
+}
+
+/*
+ * The WAL of this primary covers the token: wait until its snapshots do too,
+ * and say whether they do.
+ */
+static bool
+wait_until_visible(XLogRecPtr lsn, int64 deadline_us)
+{
+	RywInquiry *inquiry;
+
+	if (likely(ryw_visibility_is_known(lsn)))
+		return true;
+
+	inquiry = ryw_visibility_begin();
+	while (!ryw_visibility_poll(inquiry, lsn))
+	{
+		if (monotonic_us() >= deadline_us)
+			return false;
+		(void) sleep_until_woken(SLEEP_COMMITTING);
+	}
+	return true;
 }
 
 /* The time that this call may take, in milliseconds. */
@@ -321,27 +365,44 @@ static RywVerdict
 wait_for_verdict(const RywToken *token, RywTimeout timeout,
 				 RywPosition *position)
 {
+	int64		limit_ms = effective_timeout(timeout);
+	bool		at_once = true;
+	int64		start_us;
 	RywVerdict	verdict;
-	int64		limit_ms;
 
 	ryw_shmem_require();
 
-	verdict = ryw_wait_look(token, position);
-	if (unlikely(is_pending(verdict)))
-		verdict = look_thoroughly(token, position);
-	if (likely(verdict == RYW_REACHED))
+	verdict = look(token, position);
+	if (likely(verdict == RYW_REACHED && !position->is_primary))
 	{
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 		return verdict;
 	}
 
-	limit_ms = effective_timeout(timeout);
+	start_us = monotonic_us();
+	if (is_pending(verdict))
+		verdict = look_thoroughly(token, position);
 	if (is_pending(verdict) && limit_ms > 0)
-		verdict = wait_for_pending(token, position, verdict, limit_ms);
-
+	{
+		at_once = false;
+		verdict = wait_for_pending(token, position, verdict,
+								   start_us + limit_ms * 1000);
+	}
 	check_verdict(verdict, token, position);
-	ryw_stats_count(verdict == RYW_REACHED ?
-					RYW_COUNT_AFTER_WAITING : RYW_COUNT_TIMEOUT);
+
+	if (verdict == RYW_REACHED && position->is_primary &&
+		!wait_until_visible(token->lsn, start_us + limit_ms * 1000))
+		verdict = RYW_NOT_YET;
+
+	if (verdict != RYW_REACHED)
+		ryw_stats_count(RYW_COUNT_TIMEOUT);
+	else if (at_once)
+		ryw_stats_count(RYW_COUNT_AT_ONCE);
+	else
+	{
+		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
+		ryw_stats_add_wait((uint64) Max(monotonic_us() - start_us, 0));
+	}
 	return verdict;
 }
 

@@ -514,12 +514,23 @@ $on_replica->query('RESET ryw.report_token');
 
 # ---- clearing, and who may set it ----
 
-write_token($c, "INSERT INTO t VALUES (95, 'discard')");
+{
+	my $pooled = wire($primary);
+
+	write_token($pooled, "INSERT INTO t VALUES (95, 'discard')");
+	$r = $pooled->query('DISCARD ALL');
+	is($r->token, '', 'DISCARD ALL clears the token and tells the client');
+	is($pooled->value('SELECT ryw_token() IS NULL'),
+		't', 'DISCARD ALL: NULL again');
+	like(write_token($pooled, "INSERT INTO t VALUES (96, 'after')"),
+		$token_text, 'and the next commit reports');
+	$pooled->finish;
+}
+reports_once($c->query("INSERT INTO t VALUES (96, 'more')"), 'one more');
 $r = $c->query('DISCARD ALL');
-is($r->token, '', 'DISCARD ALL clears the token and tells the client');
-is($c->value('SELECT ryw_token() IS NULL'), 't', 'DISCARD ALL: NULL again');
-reports_once($c->query("INSERT INTO t VALUES (96, 'after')"),
-	'and the next commit reports');
+like($r->token, $token_text,
+	'DISCARD ALL that drops a temporary table commits, and reports that');
+$last_token = $r->token;
 
 foreach my $statement (
 	"SET ryw.token = '1-1-1'",

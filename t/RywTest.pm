@@ -37,6 +37,7 @@ my %observer;
 #				replica1, so needs it); default none
 #	delay		recovery_min_apply_delay of replica2, default 300ms
 #	conf		more lines for the configuration of every node
+#	initdb		more arguments for initdb (array)
 #	preload		0 leaves ryw out of shared_preload_libraries
 #	extension	0 leaves CREATE EXTENSION out
 # Returns a hash of nodes by name.
@@ -47,7 +48,7 @@ sub start_cluster
 	my %nodes;
 
 	my $primary = PostgreSQL::Test::Cluster->new('primary');
-	$primary->init(allows_streaming => 1);
+	$primary->init(allows_streaming => 1, extra => $arg{initdb} || []);
 	$primary->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'ryw'")
 	  if $preload;

@@ -13,6 +13,7 @@
 #	  ParameterStatus	name, value
 #	  RowDescription	names, oids
 #	  DataRow			values (array, undef for NULL)
+#	  CopyData			data
 #	  CommandComplete	tag
 #	  ErrorResponse, NoticeResponse	fields (hash by field letter)
 #	  ReadyForQuery		status (I, T or E)
@@ -57,6 +58,9 @@ my %decoder = (
 	'R' => [ 'Authentication', sub { (code => unpack('N', $_[0])) } ],
 	'K' => [ 'BackendKeyData', \&decode_key_data ],
 	'A' => [ 'NotificationResponse', sub { () } ],
+	'H' => [ 'CopyOutResponse', sub { () } ],
+	'd' => [ 'CopyData', sub { (data => $_[0]) } ],
+	'c' => [ 'CopyDone', sub { () } ],
 	'1' => [ 'ParseComplete', sub { () } ],
 	'2' => [ 'BindComplete', sub { () } ],
 	'3' => [ 'CloseComplete', sub { () } ],
@@ -504,14 +508,21 @@ sub query
 	return $self->collect($timeout);
 }
 
-# First column of the first row; dies on an error.
-sub value
+# The same; dies on an error.
+sub run
 {
 	my ($self, $sql) = @_;
 	my $result = $self->query($sql);
 
 	croak "query failed: $sql: " . $result->error->{M} if $result->error;
-	return $result->value;
+	return $result;
+}
+
+# First column of the first row; dies on an error.
+sub value
+{
+	my ($self, $sql) = @_;
+	return $self->run($sql)->value;
 }
 
 sub query_params
@@ -615,6 +626,13 @@ sub last_value
 	my ($self) = @_;
 	my @rows = $self->rows;
 	return @rows ? $rows[-1]->[0] : undef;
+}
+
+# What COPY TO STDOUT sent.
+sub copied
+{
+	my ($self) = @_;
+	return join '', map { $_->{data} } $self->of_type('CopyData');
 }
 
 # Fields of the first ErrorResponse, or undef.

@@ -252,6 +252,7 @@ ryw_session_token_1_0(PG_FUNCTION_ARGS)
 {
 	RywToken   *token = palloc(sizeof(RywToken));
 
+	(void) fcinfo;
 	if (!flushed_commit(token))
 		PG_RETURN_NULL();
 	PG_RETURN_POINTER(token);
@@ -279,6 +280,7 @@ ryw_current_token_1_0(PG_FUNCTION_ARGS)
 	RywToken   *token = palloc(sizeof(RywToken));
 	RywPosition position;
 
+	(void) fcinfo;
 	ryw_shmem_require();
 
 	ryw_replay_position(&position);

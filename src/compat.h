@@ -15,11 +15,14 @@
 #error "ryw needs PostgreSQL 15 or later: older servers do not export RmgrTable"
 #endif
 
+#include "catalog/pg_proc.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
 #endif
+#include "miscadmin.h"
 #include "storage/latch.h"
 #include "storage/proc.h"
+#include "utils/acl.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
 #include "storage/waiteventset.h"
@@ -50,6 +53,34 @@
 #endif
 
 extern pgsocket ryw_compat_client_socket(void);
+
+/* A function that does not return. */
+#if PG_VERSION_NUM >= 180000
+#define RYW_NORETURN	pg_noreturn
+#else
+#define RYW_NORETURN	pg_attribute_noreturn()
+#endif
+
+/* The class of waits for a buffer pin, whatever it is called. */
+#if PG_VERSION_NUM >= 190000
+#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFER
+#elif PG_VERSION_NUM >= 180000
+#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFERPIN
+#else
+#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFER_PIN
+#endif
+
+/* May the current user execute this function? */
+static inline bool
+ryw_compat_may_execute(Oid funcid)
+{
+#if PG_VERSION_NUM >= 160000
+	return object_aclcheck(ProcedureRelationId, funcid, GetUserId(),
+						   ACL_EXECUTE) == ACLCHECK_OK;
+#else
+	return pg_proc_aclcheck(funcid, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
+#endif
+}
 
 /* Does this backend hold a lock in its fast-path slots? */
 static inline bool

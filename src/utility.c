@@ -41,7 +41,7 @@ wait_for_setting(VariableSetStmt *stmt)
 	ryw_token_from_cstring(value, &token);
 
 	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
-		ryw_wait_refuse("The transaction has taken the snapshot that its statements read with.",
+		ryw_wait_refuse("The transaction has taken its snapshot already.",
 						"Use SET ryw.wait_for as the first statement of the transaction.");
 	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT);
 }

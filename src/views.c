@@ -154,6 +154,7 @@ ryw_stat_1_0(PG_FUNCTION_ARGS)
 Datum
 ryw_stat_reset_1_0(PG_FUNCTION_ARGS)
 {
+	(void) fcinfo;
 	ryw_shmem_require();
 	ryw_stats_reset();
 	PG_RETURN_VOID();

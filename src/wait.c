@@ -141,7 +141,8 @@ errdetail_distance(RywVerdict verdict, const RywToken *token,
 		token->lsn - position->lsn : 0;
 
 	ryw_token_format(token, text);
-	return errdetail("Token %s; this node is at %X/%X on timeline %u; missing bytes: " UINT64_FORMAT "; reason: %s.",
+	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
+					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
 					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
 					 missing, ryw_wait_reason(verdict, position));
 }
@@ -166,7 +167,7 @@ check_verdict(RywVerdict verdict, const RywToken *token,
 					(errcode(ERRCODE_RYW_LOST),
 					 errmsg("token is lost"),
 					 errdetail_distance(verdict, token, position),
-					 errhint("No node has this write any more; read on without the token and check what became of it.")));
+					 errhint("No node has this write any more: check what became of it.")));
 			break;
 		case RYW_FOREIGN:
 			ryw_stats_count(RYW_COUNT_FOREIGN);
@@ -276,8 +277,8 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (left_us <= 0)
 			break;
 		if (holding && ryw_replay_is_blocked())
-			ryw_wait_refuse("Replay is blocked by a conflict while this session holds a snapshot or a lock.",
-							"Wait in a statement of its own, outside a transaction, or read from the primary.");
+			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
+							"Wait outside of a transaction, or read from the primary.");
 
 		if (holding)
 			sleep_ms = SLEEP_HOLDING;

@@ -8,6 +8,7 @@
 #ifndef RYW_WAIT_H
 #define RYW_WAIT_H
 
+#include "compat.h"
 #include "timeline.h"
 
 /* How long a caller wants to wait, in milliseconds; negative: by setting. */
@@ -21,6 +22,7 @@ extern const char *ryw_wait_reason(RywVerdict verdict,
 
 extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout);
 extern void ryw_wait_require(const RywToken *token, RywTimeout timeout);
-extern void ryw_wait_refuse(const char *detail, const char *hint) pg_attribute_noreturn();
+RYW_NORETURN extern void ryw_wait_refuse(const char *detail,
+										 const char *hint);
 
 #endif							/* RYW_WAIT_H */

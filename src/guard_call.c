@@ -1,0 +1,291 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard_call.c
+ *	  Recognising calls of ryw_wait and ryw_require, and reading them.
+ *
+ * The functions are looked up by name in this backend's database, and told
+ * from others of that name by the C function behind them.  The result is kept
+ * until pg_proc changes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "compat.h"
+#include "guard_call.h"
+#include "plancalls.h"
+#include "token_type.h"
+
+static RywGuardFunction functions[] = {
+	{"ryw_wait", ryw_wait_1_0, false, false, InvalidOid, 0},
+	{"ryw_wait", ryw_wait_text_1_0, true, false, InvalidOid, 0},
+	{"ryw_require", ryw_require_1_0, false, true, InvalidOid, 0},
+	{"ryw_require", ryw_require_text_1_0, true, true, InvalidOid, 0},
+};
+
+static bool resolved;
+
+static void
+forget_functions(Datum arg pg_attribute_unused(),
+				 int cacheid pg_attribute_unused(),
+				 uint32 hash pg_attribute_unused())
+{
+	resolved = false;
+}
+
+/* Is this pg_proc entry the SQL side of that C function? */
+static bool
+is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
+{
+	Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
+	FmgrInfo	info;
+	Datum		source;
+	bool		is_null;
+
+	if (form->prolang != ClanguageId || form->pronargs != 2)
+		return false;
+
+	/* do not load somebody else's library for a function of this name */
+	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &is_null);
+	if (is_null ||
+		strncmp(TextDatumGetCString(source), "ryw_", strlen("ryw_")) != 0)
+		return false;
+
+	fmgr_info(form->oid, &info);
+	return info.fn_addr == function->address;
+}
+
+/* Look the functions up by name, and then by what they call. */
+static void
+resolve_functions(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, forget_functions, (Datum) 0);
+		registered = true;
+	}
+
+	resolved = true;			/* an invalidation below clears it again */
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		RywGuardFunction *function = &functions[i];
+		CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP,
+											   CStringGetDatum(function->name));
+
+		function->oid = InvalidOid;
+		for (int k = 0; k < list->n_members; k++)
+		{
+			HeapTuple	tuple = &list->members[k]->tuple;
+
+			if (is_entry_of(tuple, function))
+			{
+				function->oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+				function->hash = GetSysCacheHashValue1(PROCOID,
+													   ObjectIdGetDatum(function->oid));
+				break;
+			}
+		}
+		ReleaseCatCacheList(list);
+	}
+}
+
+static const RywGuardFunction *
+function_by_oid(Oid funcid)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (functions[i].oid == funcid && OidIsValid(funcid))
+			return &functions[i];
+	}
+	return NULL;
+}
+
+static bool
+is_guard(Oid funcid)
+{
+	return function_by_oid(funcid) != NULL;
+}
+
+/*
+ * The calls that a plan holds, as FuncExpr nodes of the plan.  A statement
+ * without any pays for a comparison of hash values at most.
+ */
+List *
+ryw_guard_find_calls(PlannedStmt *stmt)
+{
+	ListCell   *lc;
+
+	if (!resolved)
+		resolve_functions();
+
+	foreach(lc, stmt->invalItems)
+	{
+		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+		for (int i = 0; i < (int) lengthof(functions); i++)
+		{
+			if (item->cacheId == PROCOID && OidIsValid(functions[i].oid) &&
+				item->hashValue == functions[i].hash)
+				return ryw_plancalls_find(stmt, is_guard);
+		}
+	}
+	return NIL;
+}
+
+/* The value of a parameter that came with the statement. */
+static bool
+fetch_param(const Param *param, ParamListInfo params, Datum *value,
+			bool *is_null)
+{
+	ParamExternData workspace;
+	ParamExternData *data;
+
+	if (params == NULL || param->paramid <= 0 ||
+		param->paramid > params->numParams)
+		return false;
+
+	if (params->paramFetch)
+		data = params->paramFetch(params, param->paramid, false, &workspace);
+	else
+		data = &params->params[param->paramid - 1];
+	if (data->ptype != param->paramtype)
+		return false;
+
+	*value = data->value;
+	*is_null = data->isnull;
+	return true;
+}
+
+/* Constants and parameters have a value without further ado. */
+static bool
+is_plain(Node *expr)
+{
+	return IsA(expr, Const) ||
+		(IsA(expr, Param) && ((Param *) expr)->paramkind == PARAM_EXTERN);
+}
+
+/*
+ * Evaluate an expression that needs no row.  *estate is made when the value
+ * needs one, and holds the value then.
+ */
+static Datum
+evaluate(Expr *expr, ParamListInfo params, EState **estate, bool *is_null)
+{
+	Datum		value;
+
+	if (IsA(expr, Const))
+	{
+		*is_null = ((Const *) expr)->constisnull;
+		return ((Const *) expr)->constvalue;
+	}
+	if (is_plain((Node *) expr) &&
+		fetch_param((Param *) expr, params, &value, is_null))
+		return value;
+
+	if (*estate == NULL)
+	{
+		*estate = CreateExecutorState();
+		(*estate)->es_param_list_info = params;
+	}
+	return ExecEvalExprSwitchContext(ExecPrepareExpr(expr, *estate),
+									 GetPerTupleExprContext(*estate),
+									 is_null);
+}
+
+/* Read a token argument; raises 22P02. */
+void
+ryw_guard_read_token(const RywGuardFunction *function, Datum value,
+					 RywToken *token)
+{
+	char	   *str;
+
+	if (!function->takes_text)
+	{
+		*token = *DatumGetRywTokenP(value);
+		return;
+	}
+	str = TextDatumGetCString(value);
+	ryw_token_from_cstring(str, token);
+	pfree(str);
+}
+
+/* Read a timeout argument; raises 22023. */
+RywTimeout
+ryw_guard_read_timeout(Datum value, bool is_null)
+{
+	int64		timeout;
+
+	if (is_null)
+		return RYW_TIMEOUT_DEFAULT;
+
+	timeout = DatumGetInt64(value);
+	if (timeout < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative"),
+				 errdetail("The timeout given is " INT64_FORMAT " ms.",
+						   timeout),
+				 errhint("Use 0 to look once, or NULL for ryw.wait_timeout.")));
+	return timeout;
+}
+
+/*
+ * Read a call found in a plan, before the statement runs.  Checks the right
+ * to execute the function, as the executor will: nobody shall wait, or learn
+ * anything, without it.  Raises 42501, RY004, 22P02 and 22023.
+ */
+void
+ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
+{
+	Node	   *token_arg = linitial(expr->args);
+	Node	   *timeout_arg = lsecond(expr->args);
+	EState	   *estate = NULL;
+	Datum		value;
+	bool		is_null;
+
+	if (!ryw_compat_may_execute(expr->funcid))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION,
+					   get_func_name(expr->funcid));
+	if ((!is_plain(token_arg) || !is_plain(timeout_arg)) &&
+		ryw_plancalls_is_row_dependent((Node *) expr->args))
+		ryw_wait_refuse("The arguments depend on the rows of the statement.",
+						"Give the token as a constant or a parameter.");
+
+	call->expr = (Node *) expr;
+	call->function = function_by_oid(expr->funcid);
+	value = evaluate((Expr *) token_arg, params, &estate, &call->is_null);
+	if (!call->is_null)
+		ryw_guard_read_token(call->function, value, &call->token);
+	value = evaluate((Expr *) timeout_arg, params, &estate, &is_null);
+	call->timeout = ryw_guard_read_timeout(value, is_null);
+	if (estate)
+		FreeExecutorState(estate);
+}
+
+/* The entry of the table that the C function serves. */
+const RywGuardFunction *
+ryw_guard_function(PGFunction address)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (functions[i].address == address)
+			return &functions[i];
+	}
+	elog(ERROR, "unknown wait function");
+	return NULL;				/* keep the compiler quiet */
+}

@@ -1,0 +1,345 @@
+/*-------------------------------------------------------------------------
+ *
+ * history.c
+ *	  The verdict on a token as a table of cases, and the reading of history
+ *	  files.  Prints TAP.  Links src/history.c and nothing else.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdio.h>
+#include <string.h>
+
+#include "history.h"
+
+#define OURS		UINT64_C(7300000000000000001)
+#define THEIRS		UINT64_C(7300000000000000002)
+
+#define lengthof(a) ((int) (sizeof(a) / sizeof((a)[0])))
+
+static int	ntests = 0;
+
+static void
+ok(bool passed, const char *name)
+{
+	printf("%sok %d - %s\n", passed ? "" : "not ", ++ntests, name);
+}
+
+/*
+ * Timelines of the table.  The trunk is 1, 2 and 4; 3 branched off 2 as well,
+ * but earlier; 2b and 4b carry the numbers of others.
+ *
+ *	1 --0x1000--> 2 --0x2000--> 4
+ *	1 --0x1000--> 2 --0x1800--> 3
+ *	1 --0x1400--> 2b
+ *	1 --0x1400--> 2b --0x2000--> 4b
+ */
+static const RywAncestor past_2[] = {{1, 0x1000}};
+static const RywAncestor past_3[] = {{1, 0x1000}, {2, 0x1800}};
+static const RywAncestor past_4[] = {{1, 0x1000}, {2, 0x2000}};
+static const RywAncestor past_2b[] = {{1, 0x1400}};
+static const RywAncestor past_4b[] = {{1, 0x1400}, {2, 0x2000}};
+
+static const RywHistory t1 = {1, 0, NULL};
+static const RywHistory t2 = {2, 1, past_2};
+static const RywHistory t3 = {3, 2, past_3};
+static const RywHistory t4 = {4, 2, past_4};
+static const RywHistory t2b = {2, 1, past_2b};
+static const RywHistory t4b = {4, 2, past_4b};
+
+typedef enum Role
+{
+	REPLICA,
+	PRIMARY
+} Role;
+
+static const char *const verdict_name[] = {
+	"reached", "not yet", "newer timeline", "lost", "foreign", "unverifiable"
+};
+
+/* A token minted on a timeline of a cluster at lsn, judged on a node. */
+typedef struct Case
+{
+	const char *name;
+	const RywHistory *minted;	/* NULL: a bare LSN */
+	uint64_t	cluster;
+	uint64_t	token_lsn;
+	const RywHistory *here;
+	Role		role;
+	uint64_t	node_lsn;
+	RywVerdict	verdict;
+} Case;
+
+static const Case cases[] = {
+	/* on the same timeline */
+	{"replica behind", &t1, OURS, 0x500, &t1, REPLICA, 0x4FF, RYW_NOT_YET},
+	{"replica exactly at it", &t1, OURS, 0x500, &t1, REPLICA, 0x500, RYW_REACHED},
+	{"replica past it", &t1, OURS, 0x500, &t1, REPLICA, 0x501, RYW_REACHED},
+	{"primary exactly at it", &t1, OURS, 0x500, &t1, PRIMARY, 0x500, RYW_REACHED},
+	{"beyond the end of the primary", &t1, OURS, 0x500, &t1, PRIMARY, 0x4FF, RYW_LOST},
+	{"replica behind, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2400, RYW_NOT_YET},
+	{"replica past it, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2600, RYW_REACHED},
+	{"beyond the end, timeline 4", &t4, OURS, 0x2500, &t4, PRIMARY, 0x2400, RYW_LOST},
+
+	/* an older timeline, after one failover */
+	{"below the switch point, new primary", &t1, OURS, 0xFFF, &t2, PRIMARY, 0x1500, RYW_REACHED},
+	{"exactly at the switch point", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1500, RYW_REACHED},
+	{"a byte above the switch point", &t1, OURS, 0x1001, &t2, PRIMARY, 0x1500, RYW_LOST},
+	{"above it, and above the end of WAL", &t1, OURS, 0x9000, &t2, PRIMARY, 0x1500, RYW_LOST},
+	{"exactly at it, and at the end of WAL", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1000, RYW_REACHED},
+	{"below it, follower", &t1, OURS, 0xFFF, &t2, REPLICA, 0x1500, RYW_REACHED},
+	{"above it, follower", &t1, OURS, 0x1001, &t2, REPLICA, 0x1500, RYW_LOST},
+	{"below it, follower not yet there", &t1, OURS, 0xFFF, &t2, REPLICA, 0xFFE, RYW_NOT_YET},
+	{"above it, follower not yet there", &t1, OURS, 0x1001, &t2, REPLICA, 0xFFE, RYW_LOST},
+
+	/* after two */
+	{"timeline 1, below", &t1, OURS, 0x1000, &t4, PRIMARY, 0x3000, RYW_REACHED},
+	{"timeline 1, above", &t1, OURS, 0x1001, &t4, PRIMARY, 0x3000, RYW_LOST},
+	{"timeline 1, above, where 2 goes on", &t1, OURS, 0x1F00, &t4, PRIMARY, 0x3000, RYW_LOST},
+	{"timeline 2, below", &t2, OURS, 0x2000, &t4, PRIMARY, 0x3000, RYW_REACHED},
+	{"timeline 2, above", &t2, OURS, 0x2001, &t4, PRIMARY, 0x3000, RYW_LOST},
+	{"timeline 2, above, follower", &t2, OURS, 0x2001, &t4, REPLICA, 0x3000, RYW_LOST},
+
+	/* a newer timeline */
+	{"newer timeline, replica behind", &t2, OURS, 0x1100, &t1, REPLICA, 0x1000, RYW_NEWER_TIMELINE},
+	{"newer timeline, replica with a higher LSN", &t2, OURS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
+	{"newer by two, replica", &t4, OURS, 0x2100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
+	{"newer timeline, revived old primary", &t2, OURS, 0x1100, &t1, PRIMARY, 0x9000, RYW_FOREIGN},
+	{"newer timeline, below the fork, old primary", &t2, OURS, 0x800, &t1, PRIMARY, 0x9000, RYW_FOREIGN},
+	{"newer timeline, other cluster, replica", &t2, THEIRS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
+
+	/* a branch of its own */
+	{"number that is no ancestor", &t3, OURS, 0x1700, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"number that is no ancestor, low LSN", &t3, OURS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN},
+	{"same number, other branch", &t2, OURS, 0x1100, &t2b, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"same number, other branch, the other way", &t2b, OURS, 0x1500, &t2, REPLICA, 0x3000, RYW_FOREIGN},
+	{"ancestor's number, other branch", &t2b, OURS, 0x1500, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"ancestor's number, other branch, cut off", &t2b, OURS, 0x2500, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"same number and fork, other past", &t4, OURS, 0x2100, &t4b, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"common past of two branches", &t1, OURS, 0x1000, &t4b, PRIMARY, 0x3000, RYW_REACHED},
+
+	/* another cluster */
+	{"other cluster, timeline 1", &t1, THEIRS, 0x10, &t1, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"other cluster, timeline 1, replica", &t1, THEIRS, 0x10, &t1, REPLICA, 0x3000, RYW_FOREIGN},
+	{"other cluster, beyond the end", &t1, THEIRS, 0x9000, &t1, PRIMARY, 0x3000, RYW_FOREIGN},
+	{"other cluster, same history", &t4, THEIRS, 0x2100, &t4, REPLICA, 0x3000, RYW_FOREIGN},
+	{"other cluster, ancestor", &t1, THEIRS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN},
+
+	/* a bare LSN: compared by position, and that is all */
+	{"bare, behind", NULL, 0, 0x500, &t1, REPLICA, 0x400, RYW_NOT_YET},
+	{"bare, reached", NULL, 0, 0x500, &t1, REPLICA, 0x500, RYW_REACHED},
+	{"bare, beyond the end", NULL, 0, 0x500, &t1, PRIMARY, 0x400, RYW_LOST},
+	{"bare, cut off by a failover: not noticed", NULL, 0, 0x1001, &t2, PRIMARY, 0x1500, RYW_REACHED},
+
+	/* extremes */
+	{"LSN 0", &t1, OURS, 0, &t1, REPLICA, 0, RYW_REACHED},
+	{"highest LSN", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX - 1, RYW_NOT_YET},
+	{"highest LSN reached", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX, RYW_REACHED}
+};
+
+static void
+judge_case(const Case *c)
+{
+	RywToken	token = {.lsn = c->token_lsn};
+	RywPosition position = {c->node_lsn, c->here->tli, c->role == PRIMARY};
+	RywVerdict	verdict;
+
+	if (c->minted != NULL)
+	{
+		token.tli = c->minted->tli;
+		token.tag = ryw_history_tag(c->minted, token.tli, c->cluster);
+	}
+	verdict = ryw_history_judge(c->here, OURS, &token, &position);
+	ok(verdict == c->verdict, c->name);
+	if (verdict != c->verdict)
+		printf("# got %s, expected %s\n", verdict_name[verdict],
+			   verdict_name[c->verdict]);
+}
+
+/*
+ * Whatever the token and the position: a verdict of reached means that the
+ * token's place in its own history is part of this node's past.  The truth is
+ * told here in another way, by following the token's path byte by byte.
+ */
+static bool
+on_path(const RywHistory *path, uint32_t tli, uint64_t lsn)
+{
+	for (int i = 0; i < path->nancestors; i++)
+	{
+		if (path->ancestors[i].tli == tli)
+			return lsn <= path->ancestors[i].end;
+	}
+	return path->tli == tli;
+}
+
+static void
+test_against_paths(void)
+{
+	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b};
+	static const uint64_t lsns[] = {
+		0x0FFF, 0x1000, 0x1001, 0x13FF, 0x1400, 0x1401, 0x17FF, 0x1800, 0x1801,
+		0x1FFF, 0x2000, 0x2001, 0x3000
+	};
+	int			n = 0;
+	int			wrong = 0;
+	int			reached = 0;
+
+	for (int m = 0; m < lengthof(all); m++)
+		for (int h = 0; h < lengthof(all); h++)
+			for (int i = 0; i < lengthof(lsns); i++)
+				for (int j = 0; j < lengthof(lsns); j++)
+					for (int primary = 0; primary <= 1; primary++)
+					{
+						RywToken	token = {lsns[i], all[m]->tli, 0};
+						RywPosition position = {lsns[j], all[h]->tli, primary};
+						bool		same_past;
+						RywVerdict	verdict;
+
+						token.tag = ryw_history_tag(all[m], token.tli, OURS);
+						verdict = ryw_history_judge(all[h], OURS, &token,
+													&position);
+						same_past = ryw_history_tag(all[h], token.tli, OURS) ==
+							token.tag && on_path(all[h], token.tli, 0);
+						n++;
+						if ((verdict == RYW_REACHED) !=
+							(same_past && lsns[i] <= lsns[j] &&
+							 on_path(all[h], token.tli, lsns[i])))
+							wrong++;
+						if (verdict == RYW_REACHED)
+							reached++;
+						/* on a primary nothing is ever pending */
+						if (primary && (verdict == RYW_NOT_YET ||
+										verdict == RYW_NEWER_TIMELINE))
+							wrong++;
+					}
+	ok(wrong == 0, "reached exactly where the path says so");
+	printf("# %d combinations, %d reached\n", n, reached);
+	ok(reached > 100 && n - reached > 100, "both answers are among them");
+}
+
+static void
+test_tags(void)
+{
+	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b};
+	static const RywAncestor moved[] = {{1, 0x1001}};
+	RywHistory	t2c = {2, 1, moved};
+	bool		distinct = true;
+
+	for (int i = 0; i < lengthof(all); i++)
+		for (int j = 0; j < i; j++)
+			if (ryw_history_tag(all[i], all[i]->tli, OURS) ==
+				ryw_history_tag(all[j], all[j]->tli, OURS))
+				distinct = false;
+	ok(distinct, "different histories have different tags");
+	ok(ryw_history_tag(&t2, 2, OURS) != ryw_history_tag(&t2c, 2, OURS),
+	   "a switch point one byte further gives another tag");
+	ok(ryw_history_tag(&t4, 1, OURS) == ryw_history_tag(&t1, 1, OURS) &&
+	   ryw_history_tag(&t4, 2, OURS) == ryw_history_tag(&t2, 2, OURS) &&
+	   ryw_history_tag(&t3, 2, OURS) == ryw_history_tag(&t2, 2, OURS),
+	   "an ancestor has the same tag on every branch");
+	ok(ryw_history_tag(&t1, 1, OURS) != ryw_history_tag(&t1, 1, THEIRS),
+	   "another system identifier gives another tag");
+
+	/* tokens live longer than servers: a tag must never change */
+	ok(ryw_history_tag(&t1, 1, OURS) == UINT32_C(0xF0D1A623) &&
+	   ryw_history_tag(&t4, 4, OURS) == UINT32_C(0xE2F94D0B),
+	   "tags are as they have always been");
+}
+
+/* A text, and what is in it; n -1: not a history. */
+typedef struct TextCase
+{
+	const char *name;
+	const char *text;
+	uint32_t	tli;
+	int			n;
+	RywAncestor last;
+} TextCase;
+
+static const TextCase texts[] = {
+	{"what the server writes", "1\t0/3000148\tno recovery target specified\n", 2, 1, {1, 0x3000148}},
+	{"two failovers, with the empty line between", "1\t0/3000148\tno recovery target specified\n\n2\t1/A0\tbefore 2000-01-01 01:00:00\n", 3, 2, {2, UINT64_C(0x1000000A0)}},
+	{"numbers left out", "1\t0/30\tx\n5\t0/40\tx\n", 9, 2, {5, 0x40}},
+	{"comment and blank lines", "# made by hand\n \t\r\n1\t0/30\n", 2, 1, {1, 0x30}},
+	{"no newline at the end", "1\t0/30", 2, 1, {1, 0x30}},
+	{"carriage returns", "1\t0/30\r\n2\t0/40\r\n", 3, 2, {2, 0x40}},
+	{"spaces for tabs", "  1   0/30 reason\n", 2, 1, {1, 0x30}},
+	{"lower case", "1\tab/cdef0123\n", 2, 1, {1, UINT64_C(0xABCDEF0123)}},
+	{"widest numbers", "4294967294\tFFFFFFFF/FFFFFFFF\n", UINT32_MAX, 1, {4294967294U, UINT64_MAX}},
+	{"empty", "", 2, 0, {0, 0}},
+	{"only a comment", "# nothing\n", 2, 0, {0, 0}},
+	{"timeline 0", "0\t0/30\n", 2, -1, {0, 0}},
+	{"its own number", "2\t0/30\n", 2, -1, {0, 0}},
+	{"a later number", "3\t0/30\n", 2, -1, {0, 0}},
+	{"numbers that do not ascend", "2\t0/30\n1\t0/40\n", 3, -1, {0, 0}},
+	{"the same number twice", "1\t0/30\n1\t0/40\n", 3, -1, {0, 0}},
+	{"words", "hello\n", 2, -1, {0, 0}},
+	{"no position", "1\n", 2, -1, {0, 0}},
+	{"position on the next line", "1\n0/30\n", 2, -1, {0, 0}},
+	{"half a position", "1\t0/\n", 2, -1, {0, 0}},
+	{"no slash", "1\t30\n", 2, -1, {0, 0}},
+	{"nothing between the fields", "10/30\n", 20, -1, {0, 0}},
+	{"signs", "+1\t0/30\n", 2, -1, {0, 0}},
+	{"negative", "-4294967295\t0/30\n", 2, -1, {0, 0}},
+	{"timeline beyond 32 bits", "4294967297\t0/30\n", UINT32_MAX, -1, {0, 0}},
+	{"timeline far beyond", "99999999999999999999999\t0/30\n", UINT32_MAX, -1, {0, 0}},
+	{"half of nine digits", "1\t0/123456789\n", 2, -1, {0, 0}},
+	{"upper half of nine digits", "1\t100000000/1\n", 2, -1, {0, 0}},
+	{"0x", "1\t0x0/0x30\n", 2, -1, {0, 0}},
+	{"glued to the reason", "1\t0/30no\n", 2, -1, {0, 0}},
+	{"a good line, then garbage", "1\t0/30\tx\n\x01\x02\n", 3, -1, {0, 0}}
+};
+
+static void
+read_text(const TextCase *c)
+{
+	RywAncestor found[4];
+	char		name[120];
+	int			n = ryw_history_parse(c->text, strlen(c->text), c->tli, found,
+									  lengthof(found));
+
+	snprintf(name, sizeof(name), "text: %s", c->name);
+	ok(n == c->n && (n < 1 || (found[n - 1].tli == c->last.tli &&
+							   found[n - 1].end == c->last.end)), name);
+	if (n != c->n)
+		printf("# got %d, expected %d\n", n, c->n);
+}
+
+static void
+test_bounds(void)
+{
+	const char *text = "1\t0/30\tx\n2\t0/40\tx\n3\t0/50\tx\n";
+	RywAncestor found[2] = {{0, 0}, {77, 77}};
+	bool		cut_well = true;
+
+	ok(ryw_history_parse(text, strlen(text), 9, found, 1) == 3 &&
+	   found[0].tli == 1 && found[1].tli == 77,
+	   "counts all, and fills in no more than there is room for");
+	ok(ryw_history_parse(text, strlen(text), 9, NULL, 0) == 3,
+	   "counts without any room");
+	ok(ryw_history_parse("1\t0/30\0\n", 9, 2, found, 2) == -1,
+	   "a zero byte is malformed");
+
+	/* cut anywhere: fewer ancestors, or none, but never a byte beyond */
+	for (size_t len = 0; len <= strlen(text); len++)
+	{
+		int			n = ryw_history_parse(text, len, 9, found, 1);
+
+		if (n > 3 || n < -1)
+			cut_well = false;
+	}
+	ok(cut_well, "cut anywhere");
+}
+
+int
+main(void)
+{
+	for (int i = 0; i < lengthof(cases); i++)
+		judge_case(&cases[i]);
+	test_against_paths();
+	test_tags();
+	for (int i = 0; i < lengthof(texts); i++)
+		read_text(&texts[i]);
+	test_bounds();
+	printf("1..%d\n", ntests);
+	return 0;
+}

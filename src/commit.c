@@ -9,12 +9,15 @@
  * before the commit (the tag), and what could fail is done after it (telling
  * the client).
  *
- * The setting ryw.token carries GUC_REPORT and takes its value from a show
- * hook.  To have it sent it must be set, which allocates.  That happens when
- * the main loop resets MessageContext, after the transaction has ended and
- * just before the server tells the client that it is ready: the callback
- * leaves a reset callback there, which needs no memory.  Inside a procedure
- * with several commits the client is told once, at the end, of the last one.
+ * The setting ryw.token carries GUC_REPORT, so the server sends it at connect,
+ * empty; it takes its value from a show hook.  Having the server send it again
+ * means setting it, which searches and copies through all settings for some
+ * 5,000 instructions, and allocates.  So the ParameterStatus message is put
+ * into the output buffer from here, from a static buffer, when the main loop
+ * resets MessageContext: the transaction has ended, and the server is about to
+ * tell the client that it is ready.  The commit callback leaves a reset
+ * callback there, which needs no memory.  Inside a procedure with several
+ * commits the client is told once, at the end, of the last one.
  *
  * A transaction without a transaction ID commits nothing that anybody could
  * look for, whatever WAL its reads have written (page pruning); it leaves the
@@ -29,8 +32,6 @@
 #include "access/xact.h"
 #include "access/xlog.h"
 #include "fmgr.h"
-#include "tcop/dest.h"
-#include "tcop/tcopprot.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
 
@@ -53,14 +54,29 @@ static bool commit_prepared_expected;
 static bool tag_unreadable;		/* do not try again at each commit */
 static bool report_pending;
 
-/* Runs when the main loop resets MessageContext, outside any transaction. */
+/*
+ * Tell the client.  Runs when the main loop resets MessageContext, outside of
+ * any commit.
+ */
 static void
 report_token(void *arg pg_attribute_unused())
 {
+	static char message[sizeof(RYW_TOKEN_SETTING) + RYW_TOKEN_TEXT_SIZE] =
+		RYW_TOKEN_SETTING;
+	char	   *value = message + sizeof(RYW_TOKEN_SETTING);
+	int			length = 0;
+
 	report_pending = false;
-	ryw_settings_report_token();
+	if (!ryw_compat_has_client())
+		return;
+
 	if (shown.lsn != InvalidXLogRecPtr)
+	{
+		length = ryw_token_format(&shown, value);
 		ryw_stats_count(RYW_COUNT_REPORTED);
+	}
+	value[length] = '\0';
+	ryw_compat_send_parameter_status(message, value + length + 1 - message);
 }
 
 static MemoryContextCallback report_callback = {.func = report_token};
@@ -71,7 +87,7 @@ show_and_report(const RywToken *token)
 {
 	shown = *token;
 	if (ryw_setting_report_token == RYW_REPORT_OFF || report_pending ||
-		whereToSendOutput != DestRemote || MessageContext == NULL)
+		!ryw_compat_has_client() || MessageContext == NULL)
 		return;
 
 	report_pending = true;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * compat.c
- *	  The client's socket, without the headers that its declaration wants.
+ *	  The client's connection, without the headers that it wants.
  *
  * libpq-be.h includes the GSSAPI headers where the server was built with
  * GSSAPI, and distributions do not install those with the server's own.  The
@@ -14,8 +14,11 @@
 
 #undef ENABLE_GSS
 
+#include "libpq/libpq.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
+#include "tcop/dest.h"
+#include "tcop/tcopprot.h"
 
 #include "compat.h"
 
@@ -27,4 +30,22 @@ pgsocket
 ryw_compat_client_socket(void)
 {
 	return MyProcPort == NULL ? PGINVALID_SOCKET : MyProcPort->sock;
+}
+
+/* Is there a client that speaks the frontend/backend protocol? */
+bool
+ryw_compat_has_client(void)
+{
+	return whereToSendOutput == DestRemote;
+}
+
+/*
+ * Send a ParameterStatus message: setting is the parameter's name and value,
+ * both with their terminating zeros.  Like every message it goes into the
+ * output buffer, which is sent when full or when the reply is complete.
+ */
+void
+ryw_compat_send_parameter_status(const char *setting, size_t length)
+{
+	(void) pq_putmessage('S', setting, length);
 }

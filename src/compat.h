@@ -53,6 +53,9 @@
 #endif
 
 extern pgsocket ryw_compat_client_socket(void);
+extern bool ryw_compat_has_client(void);
+extern void ryw_compat_send_parameter_status(const char *setting,
+											 size_t length);
 
 /* A function that does not return. */
 #if PG_VERSION_NUM >= 180000

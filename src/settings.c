@@ -75,7 +75,7 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 {
 	waits_possible = preloaded;
 
-	DefineCustomStringVariable("ryw.token",
+	DefineCustomStringVariable(RYW_TOKEN_SETTING,
 							   "Token of this session's last commit.",
 							   "Sent by the server with the reply to the commit.",
 							   &token_value,
@@ -147,19 +147,6 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 
 	if (preloaded)
 		MarkGUCPrefixReserved("ryw");
-}
-
-/*
- * Have the server look at ryw.token, and send it if it has changed, before
- * it tells the client that it is ready for the next query.  The value comes
- * from the show hook; setting it serves to raise the flag, as the server
- * itself does for in_hot_standby.  Trouble is logged, never raised.
- */
-void
-ryw_settings_report_token(void)
-{
-	(void) set_config_option("ryw.token", "", PGC_INTERNAL, PGC_S_OVERRIDE,
-							 GUC_ACTION_SET, true, LOG, false);
 }
 
 /* Let the next value of ryw.wait_for pass: a SET statement has waited. */

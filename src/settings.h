@@ -15,13 +15,15 @@ typedef enum RywReportToken
 	RYW_REPORT_ALWAYS			/* and the position after reads */
 } RywReportToken;
 
+/* The parameter that carries the token to the client. */
+#define RYW_TOKEN_SETTING	"ryw.token"
+
 extern int	ryw_setting_wait_timeout;	/* milliseconds */
 extern int	ryw_setting_max_wait;	/* milliseconds */
 extern int	ryw_setting_max_waiters;	/* -1: half of max_connections */
 extern int	ryw_setting_report_token;	/* RywReportToken */
 
 extern void ryw_settings_define(bool preloaded, const char *(*show_token) (void));
-extern void ryw_settings_report_token(void);
 extern void ryw_settings_accept_wait_for(bool accept);
 extern int	ryw_settings_waiter_limit(void);
 

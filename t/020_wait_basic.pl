@@ -615,7 +615,7 @@ isnt($w->query("ALTER DATABASE postgres SET ryw.wait_for = '$good'")->error,
 	undef, 'ALTER DATABASE is refused');
 isnt($w->query("ALTER SYSTEM SET ryw.wait_for = '$good'")->error,
 	undef, 'ALTER SYSTEM is refused');
-isnt( $w->run("CREATE FUNCTION f() RETURNS int LANGUAGE sql"
+isnt( $w->query("CREATE FUNCTION f() RETURNS int LANGUAGE sql"
 		  . " SET ryw.wait_for = '$good' AS 'SELECT 1'")->error,
 	undef, 'a function with the setting is refused');
 is($w->value('SELECT count(*) FROM pg_db_role_setting'),
@@ -640,7 +640,10 @@ isnt($refused->startup->error, undef, 'so is a startup parameter');
 	$stat->query("SELECT ryw_wait('$foreign', 50)");
 	$c->send_query("SELECT ryw_wait('$token', 10000)");
 	poll_until(
-		sub { sql($replica, "SELECT elapsed > '0.1 s' FROM ryw_waiters") eq 't' });
+		sub {
+			sql($replica, 'SELECT count(*) FROM ryw_waiters'
+				  . " WHERE elapsed > '0.1 s'") == 1;
+		}) or die 'nobody waits';
 	resume_replay($replica);
 	is($c->collect->value, 't', 'reached after waiting');
 	my @row = map { @$_ } $stat->query(

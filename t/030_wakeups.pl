@@ -326,7 +326,7 @@ write_token($w, q{
 	CREATE FUNCTION waits_on(token text) RETURNS text LANGUAGE plpgsql AS $$
 	BEGIN
 		BEGIN
-			PERFORM ryw_require(token, 100);
+			PERFORM ryw_require(token, 400);
 		EXCEPTION WHEN SQLSTATE 'RY001' THEN
 			NULL;
 		END;
@@ -341,19 +341,13 @@ foreach my $case (
 
 	$c->send_query("SELECT $function('$token')");
 	wait_for_waiters($replica, 1);
-	if ($cancel)
-	{
-		$c->cancel;
-	}
-	else
-	{
-		poll_until(sub { sql($replica, 'SELECT timeouts FROM ryw_stat') > 0 });
-	}
+	my $first = sql($replica, 'SELECT since FROM ryw_waiters');
+	$c->cancel if $cancel;
 
 	# The second wait is a new entry of the same backend.
 	my $again = sub {
-		sql($replica, 'SELECT coalesce(max(elapsed), \'1 h\') < '
-			  . "'20 s' AND count(*) = 1 FROM ryw_waiters") eq 't';
+		sql($replica, 'SELECT count(*) FROM ryw_waiters'
+			  . " WHERE since <> '$first'") == 1;
 	};
 	poll_until($again) or die 'it does not wait again';
 	resume_replay($replica);

@@ -34,19 +34,23 @@ sub position_of
 	return -1;
 }
 
-# A test: the reply carries exactly one token, after the last CommandComplete
-# and before the ReadyForQuery that closes it, and larger than the one before.
+# A test: the reply carries exactly one token, larger than the one before,
+# after what committed (the last CommandComplete, or the last with the tag
+# given) and before the ReadyForQuery that closes the reply.
 my $last_token;
 
 sub reports_once
 {
-	my ($result, $name) = @_;
+	my ($result, $name, $tag) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my @tokens = $result->reported('ryw.token');
 	my @types = $result->types;
 	my $at = position_of($result, 'ParameterStatus', 'ryw.token');
 	my $ready = position_of($result, 'ReadyForQuery');
-	my @complete = grep { $types[$_] eq 'CommandComplete' } 0 .. $#types;
+	my @complete = grep {
+		$types[$_] eq 'CommandComplete'
+		  && (!defined $tag || $result->messages->[$_]->{tag} eq $tag)
+	} 0 .. $#types;
 
 	my $good =
 	     !$result->error
@@ -160,7 +164,9 @@ reports_once($c->collect, "pipeline with three Syncs: reply $_ has its token")
 
 $c->add_params('BEGIN')->add_prepared('ins', 18, 'z')->add_params('COMMIT')
   ->add_params('SELECT 1')->sync;
-reports_once($c->collect, 'pipeline of BEGIN, INSERT, COMMIT, SELECT: one token');
+reports_once($c->collect,
+	'pipeline of BEGIN, INSERT, COMMIT, SELECT: one token, after the COMMIT',
+	'COMMIT');
 
 $c->add_params('BEGIN')->add_prepared('ins', 19, 'z')->sync;
 $r = $c->collect;

@@ -30,6 +30,7 @@
 #include "utils/memutils.h"
 
 #include "compat.h"
+#include "errcodes.h"
 #include "timeline.h"
 
 /* Far beyond what a history holds: about 40 bytes for each failover. */
@@ -131,7 +132,7 @@ load_history(TimeLineID tli)
 		if (n <= 0)
 		{
 			ereport(LOG,
-					(errcode(ERRCODE_DATA_CORRUPTED),
+					(errcode(ERRCODE_RYW_UNVERIFIABLE),
 					 errmsg("timeline history file of timeline %u is not a history",
 							tli)));
 			return false;

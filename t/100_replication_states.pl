@@ -15,7 +15,8 @@ use RywFailover;
 my $archive = PostgreSQL::Test::Utils::tempdir;
 my $nodes = start_cluster(
 	replicas => [ 'replica1', 'cascade' ],
-	conf => archive_conf($archive) . "ryw.max_wait = 60s\n");
+	conf => archive_conf($archive)
+	  . "ryw.max_wait = 60s\nwal_keep_size = 256MB\n");
 my ($primary, $replica, $cascade) = @$nodes{qw(primary replica1 cascade)};
 my $w = wire($primary);
 my $id = 0;
@@ -94,7 +95,8 @@ wakes_true($sleeper, $row, 's39: resumed');
 
 # ---- s39: paused and then promoted: replay goes on to its end first ----
 
-my $other = add_replica($nodes, 'other', $primary);
+my $other =
+  add_replica($nodes, 'other', $primary, conf => "archive_mode = off\n");
 my $o = wire($other);
 is(answer($o, $token, 10000), 't', 's39: the other replica follows');
 pause_replay($other);

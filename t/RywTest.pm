@@ -29,6 +29,17 @@ our @EXPORT = qw(
 
 my %observer;
 
+# A test that is told to end still stops its servers, in Cluster's END block.
+my @ending = qw(INT TERM HUP);
+
+foreach my $signal (@ending)
+{
+	$SIG{$signal} = sub {
+		@SIG{@ending} = ('IGNORE') x @ending;
+		die "ended by SIG$signal\n";
+	};
+}
+
 # ---- a cluster ----
 
 # Start a primary with the extension created, and the replicas asked for.

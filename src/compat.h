@@ -64,13 +64,17 @@ extern void ryw_compat_send_parameter_status(const char *setting,
 #define RYW_NORETURN	pg_attribute_noreturn()
 #endif
 
-/* The class of waits for a buffer pin, whatever it is called. */
+/*
+ * What the startup process waits for when somebody pins a buffer that it must
+ * clean up.  In 19 the class of that event holds the waits for a buffer's
+ * content lock as well, which are short and no conflict.
+ */
 #if PG_VERSION_NUM >= 190000
-#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFER
-#elif PG_VERSION_NUM >= 180000
-#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFERPIN
+#define RYW_WAIT_EVENT_BUFFER_PIN	WAIT_EVENT_BUFFER_CLEANUP
+#elif PG_VERSION_NUM >= 170000
+#define RYW_WAIT_EVENT_BUFFER_PIN	WAIT_EVENT_BUFFER_PIN
 #else
-#define RYW_WAIT_CLASS_BUFFER	PG_WAIT_BUFFER_PIN
+#define RYW_WAIT_EVENT_BUFFER_PIN	PG_WAIT_BUFFER_PIN
 #endif
 
 /* May the current user execute this function? */

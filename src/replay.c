@@ -272,7 +272,7 @@ ryw_replay_is_blocked(void)
 	uint32		event = startup_wait_event();
 
 	return (event & 0xFF000000) == PG_WAIT_LOCK ||
-		(event & 0xFF000000) == RYW_WAIT_CLASS_BUFFER ||
+		event == RYW_WAIT_EVENT_BUFFER_PIN ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
 }

@@ -28,7 +28,11 @@
  *
  * A transaction that waits for a synchronous standby may stay for long.  Its
  * own entry tells its commit record's position (PGPROC.waitLSN), so that
- * tokens before it need not wait for it.
+ * tokens before it need not wait for it.  With COMMIT PREPARED it is the
+ * session's entry that waits and another one that holds the transaction;
+ * nothing leads from one to the other, but when there are as many of these
+ * sessions as of those transactions, the first of their positions is a bound
+ * for all.
  *
  *-------------------------------------------------------------------------
  */
@@ -157,6 +161,94 @@ commit_position(const Committing *committing)
 }
 
 /*
+ * Note where each session without a transaction ID waits for a synchronous
+ * standby: it executes COMMIT PREPARED or ROLLBACK PREPARED.  Returns how many
+ * there are; lowest becomes the first of their positions.
+ */
+static int
+collect_prepared_waits(XLogRecPtr *waits, XLogRecPtr *lowest)
+{
+	int			n = 0;
+
+	*lowest = InvalidXLogRecPtr;
+	for (int i = 0; i < MaxBackends; i++)
+	{
+		PGPROC	   *proc = GetPGProcByNumber(i);
+
+		waits[i] = *(volatile XLogRecPtr *) &proc->waitLSN;
+		pg_read_barrier();
+		if (TransactionIdIsValid(*(volatile TransactionId *) &proc->xid))
+			waits[i] = InvalidXLogRecPtr;
+		if (waits[i] == InvalidXLogRecPtr)
+			continue;
+		if (n++ == 0 || waits[i] < *lowest)
+			*lowest = waits[i];
+	}
+	return n;
+}
+
+/*
+ * A position at or before the commit record of every prepared transaction that
+ * was committed before this call and still counts as running after it; 0 when
+ * none can be given.
+ *
+ * A session takes its place among the waits after the commit log has the
+ * outcome, and leaves it before the transaction leaves the list.  So each
+ * session that stays at the same position from the first look to the last has
+ * one transaction that is over and in the list all the time between; and when
+ * there are no more of these, none belongs to somebody who does not wait.
+ * Takes ProcArrayLock, shared.
+ */
+static XLogRecPtr
+prepared_position(void)
+{
+	XLogRecPtr *first = palloc(sizeof(XLogRecPtr) * MaxBackends);
+	XLogRecPtr *last = palloc(sizeof(XLogRecPtr) * MaxBackends);
+	XLogRecPtr	lowest;
+	int			nwaits = collect_prepared_waits(first, &lowest);
+	int			nover = 0;
+
+	pg_read_barrier();
+	for (int i = 0; i < max_prepared_xacts; i++)
+	{
+		TransactionId xid = *(volatile TransactionId *) &PreparedXactProcs[i].xid;
+
+		/* an entry that is not in use keeps its last transaction's ID */
+		if (TransactionIdIsNormal(xid) && TransactionIdIsInProgress(xid) &&
+			(TransactionIdDidCommit(xid) || TransactionIdDidAbort(xid)))
+			nover++;
+	}
+	pg_read_barrier();
+	if (nover != nwaits ||
+		collect_prepared_waits(last, &lowest) != nwaits ||
+		memcmp(first, last, sizeof(XLogRecPtr) * MaxBackends) != 0)
+		lowest = InvalidXLogRecPtr;
+
+	pfree(first);
+	pfree(last);
+	return lowest;
+}
+
+static bool
+is_prepared(const Committing *committing)
+{
+	return committing->proc >= PreparedXactProcs &&
+		committing->proc < PreparedXactProcs + max_prepared_xacts;
+}
+
+/* A position at or before the commit record of each prepared transaction. */
+static XLogRecPtr
+prepared_bound(const RywInquiry *inquiry)
+{
+	for (int i = 0; i < inquiry->ncommitting; i++)
+	{
+		if (is_prepared(&inquiry->committing[i]))
+			return prepared_position();
+	}
+	return InvalidXLogRecPtr;
+}
+
+/*
  * Go on with an inquiry.  Returns true once a new snapshot sees every commit
  * up to lsn, which must not lie beyond the end of WAL when the inquiry began.
  * Never waits; the caller comes back after a moment.  Takes ProcArrayLock,
@@ -167,6 +259,7 @@ ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn)
 {
 	bool		blocked = false;
 	int			kept = 0;
+	XLogRecPtr	prepared;
 
 	if (ryw_visibility_is_known(lsn))
 		return true;
@@ -181,13 +274,15 @@ ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn)
 		collect_committing(inquiry);
 	}
 
+	prepared = prepared_bound(inquiry);
 	for (int i = 0; i < inquiry->ncommitting; i++)
 	{
 		Committing *committing = &inquiry->committing[i];
 
 		if (!TransactionIdIsInProgress(committing->xid))
 			continue;
-		if (commit_position(committing) <= lsn)
+		if ((is_prepared(committing) ? prepared :
+			 commit_position(committing)) <= lsn)
 			blocked = true;
 		inquiry->committing[kept++] = *committing;
 	}

@@ -86,14 +86,16 @@ sub wal_is_past
 }
 
 set_conf($primary, synchronous_standby_names => 'replica1');
+$w->run('SET synchronous_commit = local');
 my $s = wire($other);
 my $before = write_token($w, "INSERT INTO t VALUES (1, 'x')");
 
 # Send a commit that gets stuck; the token of a read that has seen it.  What
-# was committed right before, and has never been asked about, is not held up.
+# was committed right before, and has never been asked about, is not held up,
+# unless it stands behind another one that is stuck.
 sub stuck_commit
 {
-	my ($conn, $sql, $id) = @_;
+	my ($conn, $sql, $id, $others) = @_;
 	my $fresh = write_token($w, "INSERT INTO t VALUES (100 + $id, 'x')");
 
 	$conn->run('SET synchronous_commit = remote_apply');
@@ -103,7 +105,14 @@ sub stuck_commit
 	is($conn->try_collect, undef, "row $id: on a replica, the commit not acknowledged");
 	is(has_row($w, $id), 0, "row $id: not visible on the primary");
 	ok(wal_is_past($token), "row $id: control, though its WAL is past the token");
-	is(answer($w, $fresh, 200), 't', "row $id: a commit before it is not held up");
+	if ($others)
+	{
+		is(answer($w, $fresh, 200), 'f', "row $id: a commit behind another is held up");
+	}
+	else
+	{
+		is(answer($w, $fresh, 200), 't', "row $id: a commit before it is not held up");
+	}
 	return $token;
 }
 
@@ -186,7 +195,7 @@ is(answer($w, $between), 't', 'COMMIT PREPARED: what was committed before is not
 
 # An ordinary commit stuck behind it, and one before.
 my $d = wire($primary);
-my $later = stuck_commit($d, "INSERT INTO t VALUES (6, 'x')", 6);
+my $later = stuck_commit($d, "INSERT INTO t VALUES (6, 'x')", 6, 1);
 held_up($later, 6);
 is(answer($w, $between), 't', 'both stuck: what was committed before is not held up');
 @sleepers = sleepers($later);
@@ -195,21 +204,51 @@ let_through($d, 6, @sleepers);
 is($c->collect(20)->sqlstate, '00000', 'COMMIT PREPARED is acknowledged');
 is(has_row($w, 4), 1, 'and visible');
 
-# ROLLBACK PREPARED waits for the standby, too, and holds nothing up.
+# ROLLBACK PREPARED waits for the standby as well, if only for its disk, and
+# holds nothing up: not by itself, and not beside a commit that does.
+my $e = wire($primary);
+$e->run('SET synchronous_commit = remote_apply');
+
+sub stuck_rollback
+{
+	my ($name, $count) = @_;
+	my $stuck = q{SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'};
+
+	$e->send_query("ROLLBACK PREPARED '$name'");
+	poll_until(sub { sql($primary, $stuck) == $count })
+	  or die "ROLLBACK PREPARED does not wait\n";
+	return;
+}
+
 $c->run('SET synchronous_commit = local');
-$c->run('BEGIN');
-$c->run("INSERT INTO t VALUES (7, 'x')");
-$c->run("PREPARE TRANSACTION 'seven'");
+foreach my $id (7, 10, 11)
+{
+	$c->run('BEGIN');
+	$c->run("INSERT INTO t VALUES ($id, 'x')");
+	$c->run("PREPARE TRANSACTION 'number $id'");
+}
 catch_up($primary, $standby, $other);
-pause_replay($standby);
-$c->run('SET synchronous_commit = remote_apply');
-$c->send_query("ROLLBACK PREPARED 'seven'");
-poll_until(
-	sub { sql($primary, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'") == 1 });
+cut_off($standby);
+stuck_rollback('number 7', 1);
 is(answer($w, $w->value('SELECT ryw_current_token()'), 1000),
 	't', 'ROLLBACK PREPARED holds nothing up');
-resume_replay($standby);
-is($c->collect(20)->sqlstate, '00000', 'and is acknowledged');
+reconnect($standby);
+is($e->collect(20)->sqlstate, '00000', 'ROLLBACK PREPARED is acknowledged');
+
+cut_off($standby);
+my $quiet = write_token($w, "INSERT INTO t VALUES (12, 'x')");
+$c->run('SET synchronous_commit = remote_apply');
+$c->send_query("COMMIT PREPARED 'number 10'");
+poll_until(sub { has_row($s, 10) }) or die "the row does not arrive\n";
+$stuck = position_of($s);
+stuck_rollback('number 11', 2);
+is(answer($w, $quiet, 200), 't', 'both: a commit before them is not held up');
+held_up($stuck, 10);
+@sleepers = sleepers($stuck);
+reconnect($standby);
+let_through($c, 10, @sleepers);
+is($e->collect(20)->sqlstate, '00000', 'both: ROLLBACK PREPARED is acknowledged');
+is(join(' ', map { has_row($w, $_) } 7, 10, 11), '0 1 0', 'both: the rows are right');
 
 # ---- a stuck session that is terminated, and a crash ----
 

@@ -119,7 +119,7 @@ sub describe
 	is($refused, 0, "s08: $pairs waits: all true");
 	is($stale, 0, "s08: $pairs reads behind them: none is stale");
 	cmp_ok(max(@times), '<', 1, 's08: no wait is slower than 1 s');
-	cmp_ok(($last - $first) >> 20, '>=', 2,
+	cmp_ok(($last >> 20) - ($first >> 20), '>', 0,
 		's08: control: segments were crossed');
 	describe('wait', @times);
 }

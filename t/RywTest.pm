@@ -285,6 +285,7 @@ sub int_lsn
 # The LSN of a token, as a number.
 sub token_lsn
 {
+	no warnings 'portable';
 	my (undef, $lsn) = split /-/, $_[0];
 	return hex $lsn;
 }
@@ -292,6 +293,7 @@ sub token_lsn
 # The same token, so many bytes further.
 sub token_plus
 {
+	no warnings 'portable';
 	my ($tli, $lsn, $tag) = split /-/, $_[0];
 	return sprintf('%s-%X-%s', $tli, hex($lsn) + $_[1], $tag);
 }

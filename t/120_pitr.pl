@@ -125,12 +125,12 @@ logs_are_clean($node);
 # ---- shutdown: the server stops at the point, and again, until told else ----
 
 $node = restored('stopping', 'shutdown');
-$node->start(fail_ok => 1);
+# Not with start(): whether that takes this for a failure depends on the major.
+run_log([ 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, 'start' ]);
 poll_until(sub { !-e $node->data_dir . '/postmaster.pid' })
   or die "does not shut down at the target\n";
 like(slurp_file($node->logfile), qr/shutdown at recovery target/,
 	'shutdown: the server stops at the target');
-$node->_update_pid(0) if $node->can('_update_pid');
 $node->append_conf('postgresql.conf', "recovery_target_action = 'pause'");
 $node->start;
 $conn = wire($node);

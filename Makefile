@@ -61,6 +61,10 @@ test:
 test-assert:
 	@$(RYW_ENV) .ci/test-assert
 
+# Switchovers and failovers by Patroni, under load; RYW_SEED=n replays a run.
+test-ha:
+	@$(RYW_ENV) t/ha/run
+
 # The same tests on other majors, in chroots; MAJORS='17 19' selects.
 test-majors:
 	@$(RYW_ENV) MAJORS='$(MAJORS)' .ci/test-majors
@@ -86,10 +90,11 @@ help:
 	@echo 'make demo            a primary and two replicas, on the terminal; KEEP=1 leaves them up'
 	@echo 'make test            every test; TESTS="010 lint" selects, JOBS=n runs n at a time'
 	@echo 'make test-assert     the same on a server built with assertions'
+	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
 	@echo 'make lint            structure checks, warnings of gcc and clang, cppcheck'
 	@echo 'make typedefs        write typedefs.list for pgindent'
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-majors lint typedefs pg-config-path demo help ryw-force
+.PHONY: deps test test-assert test-ha test-majors lint typedefs pg-config-path demo help ryw-force

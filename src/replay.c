@@ -151,6 +151,7 @@ note_end_of_redo(void)
 	if (original_cleanup)
 		original_cleanup();
 
+	shared->startup_proc = NULL;	/* its entry may go to another process */
 	pg_atomic_write_u32(&shared->ended, 1);
 	pg_memory_barrier();
 	ryw_waitqueue_wake_all();
@@ -275,6 +276,16 @@ ryw_replay_is_blocked(void)
 		event == RYW_WAIT_EVENT_BUFFER_PIN ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
+}
+
+/*
+ * Does replay wait for every running transaction, whatever it holds?  It does
+ * when a tablespace is dropped in which somebody keeps temporary files.
+ */
+bool
+ryw_replay_waits_for_all(void)
+{
+	return startup_wait_event() == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
 }
 
 /* Has redo ended, so that nobody will signal any more? */

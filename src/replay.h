@@ -27,6 +27,7 @@ extern void ryw_replay_hook_resource_managers(void);
 extern void ryw_replay_position(RywPosition *position);
 extern void ryw_replay_position_again(RywPosition *position);
 extern bool ryw_replay_is_blocked(void);
+extern bool ryw_replay_waits_for_all(void);
 extern bool ryw_replay_has_ended(void);
 extern RywReplayState ryw_replay_state(void);
 extern double ryw_replay_speed(XLogRecPtr lsn);

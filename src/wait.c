@@ -9,7 +9,8 @@
  * the new role, when nobody signals, and every 10 ms while it holds a
  * snapshot or a lock.  Such a session may be what replay waits for, and then
  * waiting for replay would never end; PostgreSQL does not detect that, so it
- * yields as soon as replay is blocked by any conflict at all.
+ * yields as soon as replay is blocked by any conflict at all.  When replay
+ * waits for every running transaction, one that holds nothing yields as well.
  *
  * On a primary, WAL that is there need not be visible yet.  Nobody signals
  * when it becomes so, but it is a matter of microseconds unless a synchronous
@@ -276,6 +277,9 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 
 		if (left_us <= 0)
 			break;
+		if (ryw_replay_waits_for_all())
+			ryw_wait_refuse("Replay waits for every running transaction to end.",
+							"Try again, or read from the primary.");
 		if (holding && ryw_replay_is_blocked())
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
 							"Wait outside of a transaction, or read from the primary.");

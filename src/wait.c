@@ -10,7 +10,8 @@
  * snapshot or a lock.  Such a session may be what replay waits for, and then
  * waiting for replay would never end; PostgreSQL does not detect that, so it
  * yields as soon as replay is blocked by any conflict at all.  When replay
- * waits for every running transaction, one that holds nothing yields as well.
+ * waits for every running transaction, one that holds nothing yields as well,
+ * after a second: replay may just not have noticed yet that it can go on.
  *
  * On a primary, WAL that is there need not be visible yet.  Nobody signals
  * when it becomes so, but it is a matter of microseconds unless a synchronous
@@ -269,6 +270,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			  bool holding)
 {
 	RywVerdict	verdict = look(token, position);
+	bool		tired = false;	/* has slept its longest for nothing */
 
 	while (is_pending(verdict))
 	{
@@ -277,7 +279,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 
 		if (left_us <= 0)
 			break;
-		if (ryw_replay_waits_for_all())
+		if (tired && ryw_replay_waits_for_all())
 			ryw_wait_refuse("Replay waits for every running transaction to end.",
 							"Try again, or read from the primary.");
 		if (holding && ryw_replay_is_blocked())
@@ -291,7 +293,10 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		sleep_ms = Min(sleep_ms, (long) ((left_us + 999) / 1000));
 
 		if (sleep_until_woken(sleep_ms))
+		{
+			tired = sleep_ms == SLEEP_MAX;
 			verdict = look_thoroughly(token, position);
+		}
 		else
 			verdict = look(token, position);
 		if (is_pending(verdict))

@@ -74,28 +74,35 @@ ryw_histogram_add(RywHistogram *hist, uint64 value)
 }
 
 /*
- * Look up percentiles.  ranks are in ascending order within (0, 1]; the rank
- * 1 is answered by the exact maximum.  Returns false, and leaves the values
- * alone, when nothing has been counted: unknown is not zero.
+ * Look up percentiles over several histograms taken together.  ranks are in
+ * ascending order within (0, 1]; the rank 1 is answered by the exact maximum.
+ * Returns false, and leaves the values alone, when nothing has been counted:
+ * unknown is not zero.
  */
 bool
-ryw_histogram_percentiles(RywHistogram *hist, const double *ranks, int nranks,
-						  double *values)
+ryw_histogram_percentiles(RywHistogram *hists, int nhists, const double *ranks,
+						  int nranks, double *values)
 {
+	uint64		counts[RYW_HIST_BUCKETS] = {0};
 	uint64		total = 0;
 	uint64		seen = 0;
-	uint64		max;
+	uint64		max = 0;
 	int			rank = 0;
 
+	for (int k = 0; k < nhists; k++)
+	{
+		max = Max(max, pg_atomic_read_u64(&hists[k].max));
+		for (int i = 0; i < RYW_HIST_BUCKETS; i++)
+			counts[i] += pg_atomic_read_u64(&hists[k].buckets[i]);
+	}
 	for (int i = 0; i < RYW_HIST_BUCKETS; i++)
-		total += pg_atomic_read_u64(&hist->buckets[i]);
+		total += counts[i];
 	if (total == 0)
 		return false;
 
-	max = pg_atomic_read_u64(&hist->max);
 	for (int i = 0; i < RYW_HIST_BUCKETS && rank < nranks; i++)
 	{
-		seen += pg_atomic_read_u64(&hist->buckets[i]);
+		seen += counts[i];
 		while (rank < nranks && ranks[rank] < 1 &&
 			   (double) seen >= ranks[rank] * (double) total)
 			values[rank++] = (double) Min(ryw_histogram_middle(i), max);

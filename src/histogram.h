@@ -34,7 +34,8 @@ extern void ryw_histogram_reset(RywHistogram *hist);
 extern void ryw_histogram_add(RywHistogram *hist, uint64 value);
 extern int	ryw_histogram_bucket(uint64 value);
 extern uint64 ryw_histogram_middle(int bucket);
-extern bool ryw_histogram_percentiles(RywHistogram *hist, const double *ranks,
-									  int nranks, double *values);
+extern bool ryw_histogram_percentiles(RywHistogram *hists, int nhists,
+									  const double *ranks, int nranks,
+									  double *values);
 
 #endif							/* RYW_HISTOGRAM_H */

@@ -23,7 +23,7 @@
 static const RywShmemRoom *const *shmem_rooms;
 static int	shmem_nrooms;
 static void (*shmem_ready) (void);
-static LWLock *shmem_lock;
+static LWLockPadded *shmem_locks;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
@@ -39,7 +39,7 @@ ryw_shmem_request(void)
 	for (int i = 0; i < shmem_nrooms; i++)
 		size = add_size(size, MAXALIGN(shmem_rooms[i]->size()));
 	RequestAddinShmemSpace(size);
-	RequestNamedLWLockTranche(LOCK_TRANCHE, 1);
+	RequestNamedLWLockTranche(LOCK_TRANCHE, RYW_LOCKS);
 }
 
 static void
@@ -49,7 +49,7 @@ ryw_shmem_startup(void)
 		prev_shmem_startup_hook();
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-	shmem_lock = &GetNamedLWLockTranche(LOCK_TRANCHE)->lock;
+	shmem_locks = GetNamedLWLockTranche(LOCK_TRANCHE);
 	for (int i = 0; i < shmem_nrooms; i++)
 	{
 		bool		found;
@@ -87,7 +87,7 @@ ryw_shmem_install(const RywShmemRoom *const *rooms, int nrooms,
 bool
 ryw_shmem_is_ready(void)
 {
-	return shmem_lock != NULL;
+	return shmem_locks != NULL;
 }
 
 /* Raise 55000 unless the library is preloaded. */
@@ -101,9 +101,8 @@ ryw_shmem_require(void)
 				 errhint("Add ryw to shared_preload_libraries and restart the server.")));
 }
 
-/* The one lock: protects the wait queue and the resetting of statistics. */
 LWLock *
-ryw_shmem_lock(void)
+ryw_shmem_lock(RywLock lock)
 {
-	return shmem_lock;
+	return &shmem_locks[lock].lock;
 }

@@ -10,6 +10,15 @@
 
 #include "storage/lwlock.h"
 
+/* The locks; none is taken while another is held. */
+typedef enum RywLock
+{
+	RYW_LOCK_QUEUE,				/* the wait queue; startup process takes it */
+	RYW_LOCK_STATS,				/* the base of the counters */
+	RYW_LOCK_REPORTS,			/* what replicas hand up about their own */
+	RYW_LOCKS
+} RywLock;
+
 /* What a room needs to own shared memory. */
 typedef struct RywShmemRoom
 {
@@ -22,6 +31,6 @@ extern void ryw_shmem_install(const RywShmemRoom *const *rooms, int nrooms,
 							  void (*ready) (void));
 extern bool ryw_shmem_is_ready(void);
 extern void ryw_shmem_require(void);
-extern LWLock *ryw_shmem_lock(void);
+extern LWLock *ryw_shmem_lock(RywLock lock);
 
 #endif							/* RYW_SHMEM_H */

@@ -104,14 +104,14 @@ ryw_stats_read(RywStats *stats)
 	static const double ranks[] = {0.50, 0.95, 0.99, 1.0};
 	double		waits[lengthof(ranks)] = {0};
 
-	LWLockAcquire(ryw_shmem_lock(), LW_SHARED);
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_STATS), LW_SHARED);
 	sum_rows(stats->counts);
 	for (int k = 0; k < RYW_COUNTERS; k++)
 		stats->counts[k] -= shared->base[k];
 	stats->since = shared->since;
-	LWLockRelease(ryw_shmem_lock());
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_STATS));
 
-	stats->has_waits = ryw_histogram_percentiles(&shared->waits, ranks,
+	stats->has_waits = ryw_histogram_percentiles(&shared->waits, 1, ranks,
 												 lengthof(ranks), waits);
 	stats->wait_p50 = waits[0];
 	stats->wait_p95 = waits[1];
@@ -125,9 +125,9 @@ ryw_stats_reset(void)
 {
 	TimestampTz now = GetCurrentTimestamp();
 
-	LWLockAcquire(ryw_shmem_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_STATS), LW_EXCLUSIVE);
 	sum_rows(shared->base);
 	shared->since = now;
 	ryw_histogram_reset(&shared->waits);
-	LWLockRelease(ryw_shmem_lock());
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_STATS));
 }

@@ -181,13 +181,13 @@ ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due, int limit)
 		return false;
 	}
 
-	LWLockAcquire(ryw_shmem_lock(), LW_EXCLUSIVE);
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
 	place->info.pid = MyProcPid;
 	place->info.token = *token;
 	place->info.since = now;
 	place->waiting = true;
 	link_place(place, due);
-	LWLockRelease(ryw_shmem_lock());
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 
 	pg_memory_barrier();
 	return true;
@@ -208,11 +208,11 @@ ryw_waitqueue_rearm(XLogRecPtr due)
 
 	if (!place->in_heap || place->due != due)
 	{
-		LWLockAcquire(ryw_shmem_lock(), LW_EXCLUSIVE);
+		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
 		if (place->in_heap)
 			unlink_place(place);
 		link_place(place, due);
-		LWLockRelease(ryw_shmem_lock());
+		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	}
 	pg_memory_barrier();
 }
@@ -228,13 +228,13 @@ ryw_waitqueue_leave(void)
 
 	if (place->in_heap)
 	{
-		LWLockAcquire(ryw_shmem_lock(), LW_EXCLUSIVE);
+		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
 		if (place->in_heap)
 		{
 			unlink_place(place);
 			publish_next_due();
 		}
-		LWLockRelease(ryw_shmem_lock());
+		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	}
 	place->waiting = false;
 	pg_atomic_sub_fetch_u32(&queue->nwaiting, 1);
@@ -267,7 +267,7 @@ ryw_waitqueue_wake(XLogRecPtr applied)
 	do
 	{
 		n = 0;
-		LWLockAcquire(ryw_shmem_lock(), LW_EXCLUSIVE);
+		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
 		while (n < WAKE_BATCH && !pairingheap_is_empty(&queue->heap))
 		{
 			RywPlace   *place = pairingheap_container(RywPlace, node,
@@ -279,7 +279,7 @@ ryw_waitqueue_wake(XLogRecPtr applied)
 			latches[n++] = &GetPGProcByNumber(place - queue->places)->procLatch;
 		}
 		publish_next_due();
-		LWLockRelease(ryw_shmem_lock());
+		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 
 		for (int i = 0; i < n; i++)
 			SetLatch(latches[i]);
@@ -306,12 +306,12 @@ ryw_waitqueue_list(RywWaiterInfo *infos, int size)
 {
 	int			n = 0;
 
-	LWLockAcquire(ryw_shmem_lock(), LW_SHARED);
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_SHARED);
 	for (int i = 0; i < queue->nplaces && n < size; i++)
 	{
 		if (queue->places[i].waiting)
 			infos[n++] = queue->places[i].info;
 	}
-	LWLockRelease(ryw_shmem_lock());
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	return n;
 }

@@ -38,6 +38,7 @@
 #include "commit.h"
 #include "compat.h"
 #include "errcodes.h"
+#include "lag.h"
 #include "replay.h"
 #include "settings.h"
 #include "stats.h"
@@ -133,6 +134,7 @@ note_commit(void)
 	committed_has_tag = ryw_timeline_known_tag(committed.tli, &committed.tag);
 	if (committed_has_tag)
 		show_and_report(&committed);
+	ryw_lag_mark_commit(committed.lsn, GetCurrentTransactionStopTimestamp());
 }
 
 /*

@@ -25,6 +25,10 @@ PG_CPPFLAGS = -DRYW_VERSION='"$(RYW_VERSION)"' \
 	-isystem $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)
 PG_CFLAGS = -Wall -Wextra
 
+# libpq takes primary_conninfo apart
+PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir 2>/dev/null)
+SHLIB_LINK += -L$(shell $(PG_CONFIG) --libdir 2>/dev/null) -lpq
+
 EXTRA_CLEAN = .build-stamp
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)

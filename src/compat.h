@@ -57,6 +57,15 @@ extern bool ryw_compat_has_client(void);
 extern void ryw_compat_send_parameter_status(const char *setting,
 											 size_t length);
 
+/* The status of the n-th backend, from 1, in the local snapshot of them. */
+#if PG_VERSION_NUM >= 160000
+#define ryw_compat_backend_status(n) \
+	(&pgstat_get_local_beentry_by_index(n)->backendStatus)
+#else
+#define ryw_compat_backend_status(n) \
+	(&pgstat_fetch_stat_local_beentry(n)->backendStatus)
+#endif
+
 /* A function that does not return. */
 #if PG_VERSION_NUM >= 180000
 #define RYW_NORETURN	pg_noreturn

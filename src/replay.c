@@ -25,10 +25,12 @@
 #include "postgres.h"
 
 #include "access/rmgr.h"
+#include "access/xact.h"
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
 #include "access/xlogreader.h"
 #include "access/xlogrecovery.h"
+#include "catalog/pg_control.h"
 #include "port/atomics.h"
 #include "replication/walreceiver.h"
 #include "storage/proc.h"
@@ -36,8 +38,12 @@
 #include "utils/timestamp.h"
 
 #include "compat.h"
+#include "lag.h"
 #include "replay.h"
 #include "waitqueue.h"
+
+/* How often upstream is told of applied transactions, at most. */
+#define REPLY_INTERVAL_US	5000
 
 /* The speed of replay is taken over at least this long. */
 #define SPEED_WINDOW_MS		1000
@@ -115,6 +121,47 @@ note_timeline(void)
 }
 
 /*
+ * Take in a heartbeat, and have the WAL receiver answer it: the primary then
+ * knows how far this node is, however little else it sends.
+ */
+static void
+note_heartbeat(XLogReaderState *record)
+{
+	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) == XLOG_NOOP &&
+		ryw_lag_receive((unsigned char *) XLogRecGetData(record),
+						XLogRecGetDataLen(record)))
+		WalRcvForceReply();
+}
+
+/*
+ * A transaction has been applied: have the WAL receiver tell upstream how far
+ * this node is, at most once in REPLY_INTERVAL_US.  By itself it tells when
+ * WAL arrives, which says little while replay is behind.  The clock is read
+ * only when that much time lies between the commits themselves.
+ */
+static void
+note_transaction(XLogReaderState *record)
+{
+	static TimestampTz told_commit = 0;
+	static TimestampTz told_at = 0;
+	TimestampTz commit;
+	TimestampTz now;
+
+	if ((XLogRecGetInfo(record) & XLOG_XACT_OPMASK) != XLOG_XACT_COMMIT)
+		return;
+	commit = ((xl_xact_commit *) XLogRecGetData(record))->xact_time;
+	if (commit - told_commit < REPLY_INTERVAL_US && commit >= told_commit)
+		return;
+	now = GetCurrentTimestamp();
+	if (now - told_at < REPLY_INTERVAL_US && now >= told_at)
+		return;
+
+	told_commit = commit;
+	told_at = now;
+	WalRcvForceReply();
+}
+
+/*
  * Apply one record and publish its end.  Startup process; stands in the place
  * of every rm_redo.
  */
@@ -131,9 +178,13 @@ note_record(XLogReaderState *record)
 	{
 		switched = note_timeline() && started;
 		started = true;
+		if (rmid == RM_XLOG_ID)
+			note_heartbeat(record);
 	}
 
 	pg_atomic_write_u64(&shared->applied_lsn, record->EndRecPtr);
+	if (rmid == RM_XACT_ID)
+		note_transaction(record);
 	pg_memory_barrier();		/* pairs with the one in ryw_waitqueue_arm */
 	if (unlikely(switched))
 		ryw_waitqueue_wake_all();

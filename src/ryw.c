@@ -12,6 +12,8 @@
 
 #include "commit.h"
 #include "guard.h"
+#include "handup.h"
+#include "lag.h"
 #include "replay.h"
 #include "settings.h"
 #include "shmem.h"
@@ -21,12 +23,15 @@
 #include "utility.h"
 #include "visibility.h"
 #include "waitqueue.h"
+#include "worker.h"
 
 PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
 static const RywShmemRoom *const rooms[] = {
+	&ryw_handup_room,
+	&ryw_lag_room,
 	&ryw_replay_room,
 	&ryw_stats_room,
 	&ryw_timeline_room,
@@ -55,4 +60,5 @@ _PG_init(void)
 	ryw_commit_install();
 	ryw_guard_install();
 	ryw_utility_install();
+	ryw_worker_register();
 }

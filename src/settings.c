@@ -21,14 +21,25 @@
 #define WAIT_TIMEOUT_DEFAULT	250
 #define MAX_WAIT_DEFAULT		10000
 #define MAX_WAITERS_AUTO		(-1)
+#define SAMPLE_DEFAULT			100
+#define SAMPLE_MIN				10
+#define LAG_WINDOW_DEFAULT		(5 * 60 * 1000)
+#define LAG_WINDOW_MIN			1000
+#define DAY						(24 * 60 * 60 * 1000)
 
 int			ryw_setting_wait_timeout = WAIT_TIMEOUT_DEFAULT;
 int			ryw_setting_max_wait = MAX_WAIT_DEFAULT;
 int			ryw_setting_max_waiters = MAX_WAITERS_AUTO;
 int			ryw_setting_report_token = RYW_REPORT_COMMIT;
 
+int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
+int			ryw_setting_sample_interval = SAMPLE_DEFAULT;
+int			ryw_setting_lag_window = LAG_WINDOW_DEFAULT;
+char	   *ryw_setting_node_name;
+
 static char *token_value;		/* unused: the show hook knows the token */
 static char *wait_for_value;
+
 static bool accept_wait_for;
 static bool waits_possible;		/* preloaded */
 
@@ -63,6 +74,58 @@ check_wait_for(char **newval, void **extra pg_attribute_unused(),
 	GUC_check_errdetail("No wait could happen where it was given.");
 	GUC_check_errhint("Use SET ryw.wait_for = 'token' or SET LOCAL ryw.wait_for = 'token'.");
 	return false;
+}
+
+/* The parameters of the worker that watches lag. */
+static void
+define_watching(void)
+{
+	DefineCustomIntVariable("ryw.heartbeat_interval",
+							"Sets how often the primary writes its picture of the cluster into WAL.",
+							"0 turns it off.",
+							&ryw_setting_heartbeat_interval,
+							RYW_HEARTBEAT_DEFAULT,
+							0,
+							DAY,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("ryw.sample_interval",
+							"Sets how often lag is measured.",
+							NULL,
+							&ryw_setting_sample_interval,
+							SAMPLE_DEFAULT,
+							SAMPLE_MIN,
+							DAY,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomIntVariable("ryw.lag_window",
+							"Sets the time that percentiles of lag are taken over.",
+							NULL,
+							&ryw_setting_lag_window,
+							LAG_WINDOW_DEFAULT,
+							LAG_WINDOW_MIN,
+							DAY,
+							PGC_SIGHUP,
+							GUC_UNIT_MS,
+							NULL,
+							NULL,
+							NULL);
+	DefineCustomStringVariable("ryw.node_name",
+							   "Sets the name of this node in ryw_lag while it is the primary.",
+							   "Empty means cluster_name, else the name in primary_conninfo.",
+							   &ryw_setting_node_name,
+							   "",
+							   PGC_SIGHUP,
+							   0,
+							   NULL,
+							   NULL,
+							   NULL);
 }
 
 /*
@@ -144,6 +207,8 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 							   check_wait_for,
 							   NULL,
 							   NULL);
+
+	define_watching();
 
 	if (preloaded)
 		MarkGUCPrefixReserved("ryw");

@@ -23,8 +23,16 @@ extern int	ryw_setting_max_wait;	/* milliseconds */
 extern int	ryw_setting_max_waiters;	/* -1: half of max_connections */
 extern int	ryw_setting_report_token;	/* RywReportToken */
 
+extern int	ryw_setting_heartbeat_interval; /* milliseconds; 0: off */
+extern int	ryw_setting_sample_interval;	/* milliseconds */
+extern int	ryw_setting_lag_window; /* milliseconds */
+extern char *ryw_setting_node_name;
+
+#define RYW_HEARTBEAT_DEFAULT	1000	/* milliseconds */
+
 extern void ryw_settings_define(bool preloaded, const char *(*show_token) (void));
 extern void ryw_settings_accept_wait_for(bool accept);
 extern int	ryw_settings_waiter_limit(void);
+
 
 #endif							/* RYW_SETTINGS_H */

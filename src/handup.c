@@ -1,0 +1,143 @@
+/*-------------------------------------------------------------------------
+ *
+ * handup.c
+ *	  What a replica knows of its own replicas, as its upstream receives it.
+ *
+ * The primary has no walsender for the replica of a replica.  So the worker
+ * of a replica that has replicas calls ryw_report_downstream() upstream, with
+ * their rows in the form of a heartbeat; handup_send.c is that side.  The
+ * reports lie in shared memory, one slot for each reporter, until the worker
+ * here takes them into its picture or hands them further up.
+ *
+ * Whoever may stream may report: the caller needs the REPLICATION attribute,
+ * which the role in primary_conninfo has.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+
+#include "compat.h"
+#include "handup.h"
+#include "lag.h"
+
+PG_FUNCTION_INFO_V1(ryw_report_downstream_1_0);
+
+#define MAX_REPORTERS	16
+
+/* What one replica last said of its own replicas. */
+typedef struct Report
+{
+	char		reporter[RYW_NODE_NAME_SIZE];	/* empty: free */
+	int64		arrived_us;		/* monotonic */
+	RywHeartbeat downstream;
+} Report;
+
+typedef struct RywHandupShared
+{
+	/* protected by RYW_LOCK_REPORTS */
+	Report		reports[MAX_REPORTERS];
+} RywHandupShared;
+
+static RywHandupShared *shared;
+
+static Size
+handup_size(void)
+{
+	return sizeof(RywHandupShared);
+}
+
+static void
+handup_attach(void *area, bool found)
+{
+	shared = area;
+	if (!found)
+		memset(shared, 0, sizeof(RywHandupShared));
+}
+
+const RywShmemRoom ryw_handup_room = {
+	"ryw handup", handup_size, handup_attach
+};
+
+/*
+ * The slot of a reporter: its own, else a free one, else the one that has
+ * been silent for longest.  The lock is held.
+ */
+static Report *
+slot_for(const char *reporter)
+{
+	Report	   *oldest = &shared->reports[0];
+
+	for (int i = 0; i < MAX_REPORTERS; i++)
+	{
+		Report	   *report = &shared->reports[i];
+
+		if (strcmp(report->reporter, reporter) == 0)
+			return report;
+		if (report->arrived_us < oldest->arrived_us)
+			oldest = report;	/* a free one never arrived */
+	}
+	return oldest;
+}
+
+/*
+ * Collect the rows of every report that arrived later than after_us and not
+ * longer ago than max_age_us, at most size of them.  Takes RYW_LOCK_REPORTS,
+ * shared.
+ */
+int
+ryw_handup_collect(RywNode *nodes, int size, int64 max_age_us, int64 after_us)
+{
+	int64		oldest_us = Max(ryw_lag_clock_us() - max_age_us, after_us);
+	int			n = 0;
+
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
+	for (int i = 0; i < MAX_REPORTERS; i++)
+	{
+		Report	   *report = &shared->reports[i];
+
+		if (report->arrived_us <= oldest_us)
+			continue;
+		for (int k = 0; k < report->downstream.nnodes && n < size; k++)
+			nodes[n++] = report->downstream.nodes[k];
+	}
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
+	return n;
+}
+
+/*
+ * ryw_report_downstream(reporter, rows): take in a report.  Raises 42501 for
+ * a role that may not stream, and 22023 for rows that are not a report.
+ */
+Datum
+ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
+{
+	text	   *name = PG_GETARG_TEXT_PP(0);
+	bytea	   *rows = PG_GETARG_BYTEA_PP(1);
+	char		reporter[RYW_NODE_NAME_SIZE];
+	RywHeartbeat *downstream = palloc(sizeof(RywHeartbeat));
+	Report	   *report;
+
+	ryw_shmem_require();
+	if (!has_rolreplication(GetUserId()))
+		ereport(ERROR,
+				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+				 errmsg("must have the REPLICATION attribute to report replicas")));
+	if (!ryw_heartbeat_decode((unsigned char *) VARDATA_ANY(rows),
+							  VARSIZE_ANY_EXHDR(rows), downstream))
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("not a report of replicas")));
+	text_to_cstring_buffer(name, reporter, sizeof(reporter));
+
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
+	report = slot_for(reporter);
+	strlcpy(report->reporter, reporter, sizeof(report->reporter));
+	report->arrived_us = ryw_lag_clock_us();
+	report->downstream = *downstream;
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
+	PG_RETURN_VOID();
+}

@@ -1,0 +1,444 @@
+/*-------------------------------------------------------------------------
+ *
+ * standby.c
+ *	  What the primary's walsenders know of its replicas, over time.
+ *
+ * Runs in the primary's worker alone.  At each sample it copies the entries
+ * of the walsenders, each under its own spinlock as pg_stat_replication does,
+ * and keeps one record for each replica: who it is, its positions, and its
+ * lag over the window.  A replica whose walsender has ended keeps its record,
+ * with the state "gone" and its lag growing, until the window has passed.
+ *
+ * Replicas are told apart by application_name; two connections of one name
+ * have a record each.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/spin.h"
+#include "utils/backend_status.h"
+#include "utils/memutils.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "handup.h"
+#include "lag.h"
+#include "lagtrack.h"
+#include "nodename.h"
+#include "replay.h"
+#include "settings.h"
+#include "standby.h"
+
+typedef struct Standby
+{
+	pid_t		pid;			/* its walsender; 0: none any more */
+	bool		in_use;
+	bool		is_reported;	/* by another replica, not by a walsender */
+	int64		seen_us;		/* when it was seen last, monotonic */
+	RywNode		node;
+	RywWindow  *window;
+} Standby;
+
+/* One replica fewer than nodes: the primary has a row too. */
+#define MAX_STANDBYS	(RYW_MAX_NODES - 1)
+
+/* A replica that its upstream has not reported for so long is gone. */
+#define REPORT_PATIENCE_US	(INT64CONST(10) * 1000000)
+
+/* An older mark than this was not made since the last sample. */
+#define MARK_AGE_MAX_US	(INT64CONST(60) * 1000000)
+
+static RywTrack *track;
+static Standby standbys[MAX_STANDBYS];
+static MemoryContext standby_context;
+
+/* Begin to watch: nothing is known yet. */
+void
+ryw_standby_start(void)
+{
+	standby_context = AllocSetContextCreate(TopMemoryContext, "ryw standbys",
+											ALLOCSET_DEFAULT_SIZES);
+	track = MemoryContextAllocZero(standby_context, sizeof(RywTrack));
+}
+
+/*
+ * The name that the session of a walsender goes by.  Returns false for one
+ * that is not a physical replica's: logical walsenders have a database.
+ */
+static bool
+name_of(pid_t pid, char *name)
+{
+	int			nbackends;
+
+	pgstat_clear_backend_activity_snapshot();
+	nbackends = pgstat_fetch_stat_numbackends();
+	for (int i = 1; i <= nbackends; i++)
+	{
+		PgBackendStatus *status = ryw_compat_backend_status(i);
+
+		if (status == NULL || status->st_procpid != pid)
+			continue;
+		strlcpy(name, status->st_appname, RYW_NODE_NAME_SIZE);
+		return !OidIsValid(status->st_databaseid);
+	}
+	return false;
+}
+
+static Standby *
+standby_by_pid(pid_t pid)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use && standbys[i].pid == pid)
+			return &standbys[i];
+	}
+	return NULL;
+}
+
+/*
+ * The record for a walsender seen for the first time: that of a replica of
+ * this name which is gone, or a new one; NULL when there is no room.
+ */
+static Standby *
+standby_by_name(const char *name, bool is_reported)
+{
+	Standby    *unused = NULL;
+
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		Standby    *standby = &standbys[i];
+
+		if (!standby->in_use)
+			unused = unused ? unused : standby;
+		else if (standby->is_reported == is_reported && standby->pid == 0 &&
+				 strcmp(standby->node.name, name) == 0)
+			return standby;
+	}
+	if (unused == NULL)
+		return NULL;
+
+	memset(&unused->node, 0, sizeof(RywNode));
+	strlcpy(unused->node.name, name, RYW_NODE_NAME_SIZE);
+	unused->node.role = RYW_ROLE_REPLICA;
+	unused->node.lag_us = unused->node.lag_max_us = RYW_UNKNOWN_US;
+	unused->node.lag_min_us = unused->node.lag_p50_us = RYW_UNKNOWN_US;
+	unused->node.lag_p95_us = unused->node.lag_p99_us = RYW_UNKNOWN_US;
+	if (unused->window == NULL)
+		unused->window = MemoryContextAlloc(standby_context,
+											sizeof(RywWindow));
+	ryw_lagtrack_init_window(unused->window);
+	unused->in_use = true;
+	unused->is_reported = is_reported;
+	unused->pid = 0;
+	return unused;
+}
+
+static RywNodeState
+node_state(const WalSnd *walsnd)
+{
+	int64		silence_us = GetCurrentTimestamp() - walsnd->replyTime;
+
+	switch (walsnd->state)
+	{
+		case WALSNDSTATE_STARTUP:
+			return RYW_NODE_STARTUP;
+		case WALSNDSTATE_BACKUP:
+			return RYW_NODE_BACKUP;
+		case WALSNDSTATE_CATCHUP:
+			return RYW_NODE_CATCHUP;
+		case WALSNDSTATE_STOPPING:
+			return RYW_NODE_STOPPING;
+		case WALSNDSTATE_STREAMING:
+			break;
+	}
+
+	/* it answers every heartbeat at once */
+	if (ryw_setting_heartbeat_interval > 0 && walsnd->replyTime != 0 &&
+		silence_us > 2000 * (int64) ryw_setting_heartbeat_interval)
+		return RYW_NODE_SILENT;
+	return RYW_NODE_STREAMING;
+}
+
+/* Take over what a walsender's entry says; a copy, made under its lock. */
+static void
+take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli)
+{
+	RywNode    *node = &standby->node;
+
+	node->state = node_state(walsnd);
+	node->tli = tli;
+	node->sent = walsnd->sentPtr;
+	node->write = walsnd->write;
+	node->flush = walsnd->flush;
+	node->replay = walsnd->apply;
+}
+
+/* Is there a connected replica of this name, other than this one? */
+static bool
+has_namesake(const Standby *gone)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use && standbys[i].pid != 0 &&
+			&standbys[i] != gone &&
+			strcmp(standbys[i].node.name, gone->node.name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Copy the entries of the walsenders that stream, each under its spinlock. */
+static int
+copy_walsenders(WalSnd *copies)
+{
+	int			n = 0;
+
+	for (int i = 0; i < max_wal_senders; i++)
+	{
+		WalSnd	   *walsnd = &WalSndCtl->walsnds[i];
+
+		SpinLockAcquire(&walsnd->mutex);
+		copies[n] = *walsnd;
+		SpinLockRelease(&walsnd->mutex);
+		if (copies[n].pid != 0 && copies[n].state != WALSNDSTATE_BACKUP)
+			n++;
+	}
+	return n;
+}
+
+/* Mark those as gone whose walsender is not among these any more. */
+static void
+notice_departures(const WalSnd *walsenders, int n)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		bool		is_there = standbys[i].is_reported;
+
+		for (int k = 0; k < n; k++)
+			is_there = is_there || walsenders[k].pid == standbys[i].pid;
+		if (is_there || !standbys[i].in_use)
+			continue;
+		standbys[i].pid = 0;
+		standbys[i].node.state = RYW_NODE_GONE;
+	}
+}
+
+/*
+ * Look at every walsender.  Returns how many replicas are connected.  Those
+ * that never tell what they have applied (pg_basebackup, pg_receivewal) are
+ * no replicas.
+ */
+static int
+look_at_walsenders(int64 now_us, TimeLineID tli)
+{
+	static WalSnd *walsenders = NULL;
+	int			connected = 0;
+	int			n;
+
+	if (walsenders == NULL)
+		walsenders = MemoryContextAlloc(standby_context,
+										sizeof(WalSnd) * (max_wal_senders + 1));
+	n = copy_walsenders(walsenders);
+	notice_departures(walsenders, n);
+
+	for (int i = 0; i < n; i++)
+	{
+		Standby    *standby = standby_by_pid(walsenders[i].pid);
+		char		name[RYW_NODE_NAME_SIZE];
+
+		if (walsenders[i].apply == InvalidXLogRecPtr)
+			continue;
+		if (standby == NULL)
+		{
+			if (!name_of(walsenders[i].pid, name))
+				continue;
+			standby = standby_by_name(name, false);
+			if (standby == NULL)
+				continue;
+			standby->pid = walsenders[i].pid;
+		}
+		standby->seen_us = now_us;
+		take_over(standby, &walsenders[i], tli);
+		connected++;
+	}
+	return connected;
+}
+
+/* Count one sample of a replica's lag, behind the position it has applied. */
+static void
+measure_lag(Standby *standby, int64 now_us)
+{
+	RywNode    *node = &standby->node;
+
+	node->observed_at = GetCurrentTimestamp();
+	if (node->replay == RYW_UNKNOWN_LSN)
+		return;					/* it has not told yet */
+	node->lag_us = ryw_lagtrack_age(track, node->replay, now_us);
+	if (node->lag_us != RYW_UNKNOWN_US)
+		ryw_lagtrack_add(standby->window, node->lag_us, now_us,
+						 (int64) ryw_setting_lag_window * 1000);
+}
+
+/*
+ * Take over what replicas have reported of their own since the last sample.
+ * Such a position is measured once, when it arrives.
+ */
+static void
+take_reports(int64 now_us)
+{
+	static RywNode nodes[RYW_MAX_NODES];	/* too large for the stack */
+	static int64 collected_us = 0;
+	int			n = ryw_handup_collect(nodes, RYW_MAX_NODES, REPORT_PATIENCE_US,
+									   collected_us);
+
+	collected_us = now_us;
+	for (int i = 0; i < n; i++)
+	{
+		Standby    *standby = standby_by_name(nodes[i].name, true);
+
+		if (standby == NULL)
+			continue;
+		standby->seen_us = now_us;
+		standby->node.state = nodes[i].state;
+		standby->node.tli = nodes[i].tli;
+		standby->node.sent = nodes[i].sent;
+		standby->node.write = nodes[i].write;
+		standby->node.flush = nodes[i].flush;
+		standby->node.replay = nodes[i].replay;
+		measure_lag(standby, now_us);
+	}
+}
+
+/* Measure those that have a walsender, and those that nobody speaks of. */
+static void
+measure_all(int64 now_us)
+{
+	int64		window_us = (int64) ryw_setting_lag_window * 1000;
+
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		Standby    *standby = &standbys[i];
+
+		if (!standby->in_use)
+			continue;
+		if (standby->is_reported &&
+			now_us - standby->seen_us > REPORT_PATIENCE_US)
+			standby->node.state = RYW_NODE_GONE;
+		if (standby->node.state == RYW_NODE_GONE &&
+			(now_us - standby->seen_us > window_us || has_namesake(standby)))
+		{
+			standby->in_use = false;
+			continue;
+		}
+		if (!standby->is_reported || standby->node.state == RYW_NODE_GONE)
+			measure_lag(standby, now_us);
+	}
+}
+
+/*
+ * Note where WAL ends, and before it the commits since the last sample.  The
+ * commits' times are the wall clock's; both clocks are read together here, so
+ * that setting the wall clock can misplace no more than one sample.
+ */
+static void
+note_positions(XLogRecPtr lsn, int64 now_us)
+{
+	RywCommitMark marks[64];
+	int64		wall_us = GetCurrentTimestamp();
+	int			n = ryw_lag_take_marks(marks, lengthof(marks));
+
+	for (int i = 0; i < n; i++)
+	{
+		int64		ago_us = wall_us - marks[i].at;
+
+		if (marks[i].lsn <= lsn && ago_us >= 0 && ago_us < MARK_AGE_MAX_US)
+			ryw_lagtrack_note(track, marks[i].lsn, now_us - ago_us, true);
+	}
+	ryw_lagtrack_note(track, lsn, now_us, false);
+}
+
+/*
+ * Take one sample, and paint the picture: cluster's time, position and rows.
+ * Returns how many replicas are connected.
+ */
+int
+ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
+{
+	RywNode    *primary = &cluster->nodes[0];
+	RywPosition position;
+	int			connected;
+
+	ryw_replay_position(&position);
+	note_positions(position.lsn, now_us);
+	connected = look_at_walsenders(now_us, position.tli);
+	take_reports(now_us);
+	measure_all(now_us);
+
+	cluster->sent_at = GetCurrentTimestamp();
+	cluster->lsn = position.lsn;
+	cluster->tli = position.tli;
+	cluster->interval_ms = ryw_setting_heartbeat_interval;
+
+	memset(primary, 0, sizeof(*primary));
+	ryw_nodename_here(primary->name);
+	primary->role = RYW_ROLE_PRIMARY;
+	primary->state = RYW_NODE_RUNNING;
+	primary->tli = position.tli;
+	primary->sent = primary->write = primary->flush = RYW_UNKNOWN_LSN;
+	primary->replay = position.lsn;
+	primary->observed_at = cluster->sent_at;
+
+	cluster->nnodes = 1;
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use)
+			cluster->nodes[cluster->nnodes++] = standbys[i].node;
+	}
+	return connected;
+}
+
+/* Bring the percentiles up to date, for the next picture. */
+void
+ryw_standby_read_windows(void)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use)
+			ryw_lagtrack_read_window(standbys[i].window, &standbys[i].node);
+	}
+}
+
+/*
+ * On a replica: the replicas that it knows of itself, and those that they
+ * know of.  Their positions are what counts; lag is for the primary to work
+ * out, by its own clock.
+ */
+void
+ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
+{
+	RywPosition position;
+
+	ryw_replay_position(&position);
+	(void) look_at_walsenders(now_us, position.tli);
+
+	downstream->sent_at = GetCurrentTimestamp();
+	downstream->lsn = position.lsn;
+	downstream->tli = position.tli;
+	downstream->interval_ms = 0;
+	downstream->nnodes = 0;
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use && standbys[i].node.state == RYW_NODE_GONE)
+			standbys[i].in_use = false;
+		standbys[i].node.observed_at = downstream->sent_at;
+		if (standbys[i].in_use)
+			downstream->nodes[downstream->nnodes++] = standbys[i].node;
+	}
+	downstream->nnodes +=
+		ryw_handup_collect(&downstream->nodes[downstream->nnodes],
+						   RYW_MAX_NODES - downstream->nnodes,
+						   REPORT_PATIENCE_US, 0);
+}

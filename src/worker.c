@@ -1,0 +1,186 @@
+/*-------------------------------------------------------------------------
+ *
+ * worker.c
+ *	  The background worker that watches the cluster's lag.
+ *
+ * One on every node, from the moment that the node is consistent.  It has no
+ * database.  What it does depends on the node's role, looked at afresh on
+ * every tick, so that it lives through a promotion:
+ *
+ * - on a primary it samples the walsenders at each ryw.sample_interval,
+ *	 publishes the picture, and at each ryw.heartbeat_interval writes it into
+ *	 WAL while a replica is connected;
+ * - on a replica it has the WAL receiver tell upstream how far replay is, when
+ *	 that has moved: by itself the receiver tells only when more WAL arrives.
+ *	 And it hands up what it knows of replicas that stream from this node.
+ *
+ * A heartbeat is an XLOG_NOOP record, which replays as nothing where this
+ * library is not loaded and is not seen by logical decoding.  It is marked
+ * unimportant, so that an idle primary still counts as idle.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "access/xloginsert.h"
+#include "catalog/pg_control.h"
+#include "miscadmin.h"
+#include "postmaster/bgworker.h"
+#include "postmaster/interrupt.h"
+#include "replication/walreceiver.h"
+#include "storage/ipc.h"
+#include "storage/latch.h"
+#include "tcop/tcopprot.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+
+#include "compat.h"
+#include "handup.h"
+#include "lag.h"
+#include "replay.h"
+#include "settings.h"
+#include "standby.h"
+#include "worker.h"
+
+#define RESTART_SECONDS		1
+
+/* When something is due next, on the monotonic clock. */
+typedef struct Schedule
+{
+	int64		sample_us;
+	int64		heartbeat_us;
+} Schedule;
+
+static RywHeartbeat picture;	/* too large for the stack */
+
+/* Register the worker.  Call once, from _PG_init while preloading. */
+void
+ryw_worker_register(void)
+{
+	BackgroundWorker worker;
+
+	memset(&worker, 0, sizeof(worker));
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_start_time = BgWorkerStart_ConsistentState;
+	worker.bgw_restart_time = RESTART_SECONDS;
+	strlcpy(worker.bgw_library_name, "ryw", sizeof(worker.bgw_library_name));
+	strlcpy(worker.bgw_function_name, "ryw_worker_main",
+			sizeof(worker.bgw_function_name));
+	strlcpy(worker.bgw_name, "ryw worker", sizeof(worker.bgw_name));
+	strlcpy(worker.bgw_type, "ryw worker", sizeof(worker.bgw_type));
+	RegisterBackgroundWorker(&worker);
+}
+
+/*
+ * The time after due, in steps of the interval.  From the schedule, not from
+ * now, so that ticks do not drift; but ticks that were missed are left out.
+ */
+static int64
+next_tick(int64 due_us, int64 now_us, int64 interval_us)
+{
+	due_us += interval_us;
+	return due_us <= now_us ? now_us + interval_us : due_us;
+}
+
+/* Write the picture into WAL, and flush it: walsenders send what is flushed. */
+static void
+write_heartbeat(void)
+{
+	static unsigned char payload[RYW_HEARTBEAT_SIZE];
+	size_t		length = ryw_heartbeat_encode(&picture, payload,
+											  sizeof(payload));
+
+	if (length == 0)
+		elog(ERROR, "heartbeat does not fit");
+	XLogBeginInsert();
+	XLogRegisterData((char *) payload, (uint32) length);
+	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
+	XLogFlush(XLogInsert(RM_XLOG_ID, XLOG_NOOP));
+}
+
+static void
+tick_on_primary(Schedule *schedule, int64 now_us)
+{
+	int64		interval_us = (int64) ryw_setting_heartbeat_interval * 1000;
+	bool		beat = now_us >= schedule->heartbeat_us;
+	int			connected;
+
+	ryw_handup_tick(NULL);		/* there is nobody above */
+
+	if (beat)
+	{
+		/* with heartbeats off, percentiles are still brought up to date */
+		if (interval_us == 0)
+			interval_us = RYW_HEARTBEAT_DEFAULT * INT64CONST(1000);
+		schedule->heartbeat_us = next_tick(schedule->heartbeat_us, now_us,
+										   interval_us);
+		ryw_standby_read_windows();
+	}
+
+	connected = ryw_standby_sample(&picture, now_us);
+	ryw_lag_publish(&picture);
+	if (beat && ryw_setting_heartbeat_interval > 0 && connected > 0)
+		write_heartbeat();
+}
+
+static void
+tick_on_replica(int64 now_us)
+{
+	static XLogRecPtr told = InvalidXLogRecPtr;
+	RywPosition position;
+
+	ryw_standby_downstream(&picture, now_us);
+	ryw_handup_tick(&picture);
+
+	ryw_replay_position(&position);
+	if (position.is_primary || position.lsn == told)
+		return;
+	told = position.lsn;
+	if (WalRcvStreaming())
+		WalRcvForceReply();
+}
+
+/* The worker's main function. */
+void
+ryw_worker_main(Datum arg pg_attribute_unused())
+{
+	Schedule	schedule = {0, 0};
+	uint32		wait_event;
+
+	pqsignal(SIGHUP, SignalHandlerForConfigReload);
+	pqsignal(SIGTERM, die);
+	BackgroundWorkerUnblockSignals();
+
+	wait_event = RYW_WAIT_EVENT("RywWorkerMain");
+	ryw_standby_start();
+
+	for (;;)
+	{
+		int64		now_us = ryw_lag_clock_us();
+
+		if (now_us >= schedule.sample_us)
+		{
+			schedule.sample_us =
+				next_tick(schedule.sample_us, now_us,
+						  (int64) ryw_setting_sample_interval * 1000);
+			if (RecoveryInProgress())
+				tick_on_replica(now_us);
+			else
+				tick_on_primary(&schedule, now_us);
+			now_us = ryw_lag_clock_us();
+		}
+
+		(void) WaitLatch(MyLatch,
+						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
+						 Max((schedule.sample_us - now_us + 999) / 1000, 0),
+						 wait_event);
+		ResetLatch(MyLatch);
+		CHECK_FOR_INTERRUPTS();
+		if (ConfigReloadPending)
+		{
+			ConfigReloadPending = false;
+			ProcessConfigFile(PGC_SIGHUP);
+		}
+	}
+}

@@ -451,3 +451,58 @@ COMMENT ON COLUMN ryw_waiters.token IS 'what it waits for';
 COMMENT ON COLUMN ryw_waiters.since IS 'when it began to wait';
 COMMENT ON COLUMN ryw_waiters.elapsed IS 'how long it has waited';
 COMMENT ON COLUMN ryw_waiters.missing_bytes IS 'WAL that this node has yet to apply before the token is reached';
+
+-- ----------------------------------------------------------------------
+-- Lag of the whole cluster
+-- ----------------------------------------------------------------------
+
+CREATE FUNCTION ryw_lag(
+    OUT node text,
+    OUT role text,
+    OUT state text,
+    OUT timeline integer,
+    OUT sent_lsn pg_lsn,
+    OUT write_lsn pg_lsn,
+    OUT flush_lsn pg_lsn,
+    OUT replay_lsn pg_lsn,
+    OUT lag_bytes bigint,
+    OUT lag interval,
+    OUT lag_p50 interval,
+    OUT lag_p95 interval,
+    OUT lag_p99 interval,
+    OUT lag_max interval,
+    OUT observed_at timestamptz,
+    OUT age interval,
+    OUT is_local boolean
+)
+RETURNS SETOF record
+AS 'MODULE_PATHNAME', 'ryw_lag_1_0'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 5;
+
+CREATE FUNCTION ryw_staleness()
+RETURNS interval
+AS 'MODULE_PATHNAME', 'ryw_staleness_1_0'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+CREATE FUNCTION ryw_report_downstream(reporter text, rows bytea)
+RETURNS void
+AS 'MODULE_PATHNAME', 'ryw_report_downstream_1_0'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+CREATE VIEW ryw_lag AS
+SELECT node, role, state, timeline, sent_lsn, write_lsn, flush_lsn, replay_lsn,
+       lag_bytes, lag, lag_p50, lag_p95, lag_p99, lag_max, observed_at, age,
+       is_local
+FROM ryw_lag();
+
+REVOKE ALL ON FUNCTION ryw_lag() FROM PUBLIC;
+REVOKE ALL ON ryw_lag FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ryw_lag() TO pg_monitor;
+GRANT SELECT ON ryw_lag TO pg_monitor;
+
+COMMENT ON FUNCTION ryw_lag() IS 'the lag of every node of the cluster; see view ryw_lag';
+COMMENT ON FUNCTION ryw_report_downstream(text, bytea) IS
+'for the worker of a replica: hands the rows of its own replicas up; needs the REPLICATION attribute';
+COMMENT ON FUNCTION ryw_staleness() IS
+'at most how old the data of this node is; NULL when that is not known';
+COMMENT ON VIEW ryw_lag IS 'the lag of every node of the cluster, the same on each of them';

@@ -49,6 +49,7 @@ foreach my $signal (@ending)
 #	delay		recovery_min_apply_delay of replica2, default 300ms
 #	conf		more lines for the configuration of every node
 #	initdb		more arguments for initdb (array)
+#	heartbeat	1 lets the primary write heartbeats; default none
 #	preload		0 leaves ryw out of shared_preload_libraries
 #	extension	0 leaves CREATE EXTENSION out
 # Returns a hash of nodes by name.
@@ -75,6 +76,9 @@ log_statement = none
 log_line_prefix = '%m [%p] %e '
 wal_retrieve_retry_interval = 100ms
 });
+	# tests of waiting count on a primary that writes nothing by itself
+	$primary->append_conf('postgresql.conf', 'ryw.heartbeat_interval = 0')
+	  if $preload && !$arg{heartbeat};
 	$primary->append_conf('postgresql.conf', $arg{conf}) if $arg{conf};
 	$primary->start;
 	$nodes{primary} = $primary;

@@ -1,0 +1,277 @@
+/*-------------------------------------------------------------------------
+ *
+ * views_lag.c
+ *	  The cluster's lag, as this node knows it.
+ *
+ * The rows are those of the picture.  A replica knows better and newer how
+ * far it is itself, and whether it still hears of anybody: it lays that over
+ * its own row, or adds one that the picture does not have.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "fmgr.h"
+#include "funcapi.h"
+#include "replication/walreceiver.h"
+#include "utils/builtins.h"
+#include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
+
+#include "compat.h"
+#include "lag.h"
+#include "nodename.h"
+#include "replay.h"
+#include "shmem.h"
+
+PG_FUNCTION_INFO_V1(ryw_lag_1_0);
+PG_FUNCTION_INFO_V1(ryw_staleness_1_0);
+
+#define LAG_COLUMNS		17
+
+/* A heartbeat is overdue after this many intervals. */
+#define OVERDUE_INTERVALS	2
+
+/* What this node knows of itself, laid over the picture. */
+typedef struct Here
+{
+	bool		is_primary;
+	char		name[RYW_NODE_NAME_SIZE];
+	RywPosition position;
+	bool		has_picture;
+	int64		since_us;		/* since the picture arrived */
+	int64		staleness_us;	/* of this node's data; RYW_UNKNOWN_US */
+} Here;
+
+static const char *const state_names[RYW_NODE_STATES] = {
+	[RYW_NODE_RUNNING] = "running",
+	[RYW_NODE_STARTUP] = "startup",
+	[RYW_NODE_BACKUP] = "backup",
+	[RYW_NODE_CATCHUP] = "catchup",
+	[RYW_NODE_STREAMING] = "streaming",
+	[RYW_NODE_STOPPING] = "stopping",
+	[RYW_NODE_SILENT] = "silent",
+	[RYW_NODE_PAUSED] = "paused",
+	[RYW_NODE_DISCONNECTED] = "disconnected",
+	[RYW_NODE_GONE] = "gone",
+};
+
+static const char *const role_names[RYW_ROLES] = {
+	[RYW_ROLE_PRIMARY] = "primary",
+	[RYW_ROLE_REPLICA] = "replica",
+};
+
+/*
+ * How long the fastest heartbeat took: as long as this replica lags at least,
+ * by the primary's measure.  0 when nothing is known.
+ */
+static int64
+least_lag(const Here *here, const RywPicture *picture)
+{
+	for (int i = 1; i < picture->cluster.nnodes; i++)
+	{
+		const RywNode *node = &picture->cluster.nodes[i];
+
+		if (strcmp(node->name, here->name) == 0 &&
+			node->state != RYW_NODE_GONE && node->lag_min_us > 0)
+			return node->lag_min_us;
+	}
+	return 0;
+}
+
+static void
+look_around(Here *here, RywPicture *picture)
+{
+	ryw_replay_position(&here->position);
+	here->is_primary = here->position.is_primary;
+	here->has_picture = ryw_lag_read(picture);
+	here->staleness_us = here->is_primary ? 0 : RYW_UNKNOWN_US;
+	here->since_us = 0;
+	if (here->is_primary)
+		ryw_nodename_here(here->name);
+	else
+		ryw_nodename_upstream(here->name);
+
+	if (here->has_picture)
+	{
+		here->since_us = Max(ryw_lag_clock_us() - picture->arrived_us, 0);
+		if (!here->is_primary)
+			here->staleness_us = here->since_us + picture->delay_us +
+				least_lag(here, picture);
+	}
+}
+
+static RywNodeState
+own_state(const Here *here, const RywPicture *picture)
+{
+	if (ryw_replay_state() == RYW_REPLAY_PAUSED)
+		return RYW_NODE_PAUSED;
+	if (!WalRcvStreaming())
+		return RYW_NODE_DISCONNECTED;
+	if (here->has_picture && picture->cluster.interval_ms > 0 &&
+		here->since_us > (int64) picture->cluster.interval_ms * 1000 *
+		OVERDUE_INTERVALS)
+		return RYW_NODE_SILENT;
+	return RYW_NODE_STREAMING;
+}
+
+/* Lay what a replica knows of itself over its row. */
+static void
+overlay(RywNode *node, const Here *here, const RywPicture *picture,
+		XLogRecPtr *end)
+{
+	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, NULL);
+
+	*end = Max(*end, received);
+
+	node->state = own_state(here, picture);
+	node->tli = here->position.tli;
+	node->replay = here->position.lsn;
+	if (received != InvalidXLogRecPtr)
+		node->write = node->flush = received;
+
+	/* heard of nobody for too long: the data is as old as that */
+	if (node->state != RYW_NODE_STREAMING &&
+		here->staleness_us != RYW_UNKNOWN_US)
+		node->lag_us = Max(node->lag_us, here->staleness_us);
+}
+
+static Datum
+interval_of(int64 microseconds)
+{
+	Interval   *interval = palloc0(sizeof(Interval));
+
+	interval->time = microseconds;
+	return IntervalPGetDatum(interval);
+}
+
+static void
+put_lsn(Datum *values, bool *nulls, int column, XLogRecPtr lsn)
+{
+	values[column] = LSNGetDatum(lsn);
+	nulls[column] = lsn == RYW_UNKNOWN_LSN;
+}
+
+static void
+put_duration(Datum *values, bool *nulls, int column, int64 microseconds)
+{
+	if (microseconds == RYW_UNKNOWN_US)
+		nulls[column] = true;
+	else
+		values[column] = interval_of(microseconds);
+}
+
+/* Return one row; end is where WAL ends as far as this node knows. */
+static void
+put_row(ReturnSetInfo *result, const RywNode *node, XLogRecPtr end,
+		int64 age_us, bool is_local)
+{
+	Datum		values[LAG_COLUMNS] = {0};
+	bool		nulls[LAG_COLUMNS] = {0};
+
+	values[0] = CStringGetTextDatum(node->name);
+	nulls[0] = node->name[0] == '\0';
+	values[1] = CStringGetTextDatum(role_names[node->role]);
+	values[2] = CStringGetTextDatum(state_names[node->state]);
+	values[3] = Int32GetDatum((int32) node->tli);
+	nulls[3] = node->tli == 0;
+	put_lsn(values, nulls, 4, node->sent);
+	put_lsn(values, nulls, 5, node->write);
+	put_lsn(values, nulls, 6, node->flush);
+	put_lsn(values, nulls, 7, node->replay);
+	values[8] = Int64GetDatum(end > node->replay ?
+							  (int64) (end - node->replay) : 0);
+	nulls[8] = node->replay == RYW_UNKNOWN_LSN || end == InvalidXLogRecPtr;
+	put_duration(values, nulls, 9, node->lag_us);
+	put_duration(values, nulls, 10, node->lag_p50_us);
+	put_duration(values, nulls, 11, node->lag_p95_us);
+	put_duration(values, nulls, 12, node->lag_p99_us);
+	put_duration(values, nulls, 13, node->lag_max_us);
+	values[14] = TimestampTzGetDatum(node->observed_at);
+	nulls[14] = node->observed_at == 0;
+	put_duration(values, nulls, 15, age_us);
+	values[16] = BoolGetDatum(is_local);
+	tuplestore_putvalues(result->setResult, result->setDesc, values, nulls);
+}
+
+/* The row of a node that the picture does not have: this one. */
+static void
+put_own_row(ReturnSetInfo *result, const Here *here, const RywPicture *picture,
+			XLogRecPtr end)
+{
+	RywNode		node = {0};
+
+	strlcpy(node.name, here->name, RYW_NODE_NAME_SIZE);
+	node.role = here->is_primary ? RYW_ROLE_PRIMARY : RYW_ROLE_REPLICA;
+	node.state = RYW_NODE_RUNNING;
+	node.tli = here->position.tli;
+	node.replay = here->position.lsn;
+	node.lag_us = here->is_primary ? 0 : RYW_UNKNOWN_US;
+	node.lag_min_us = node.lag_p50_us = node.lag_p95_us = RYW_UNKNOWN_US;
+	node.lag_p99_us = node.lag_max_us = RYW_UNKNOWN_US;
+	node.observed_at = GetCurrentTimestamp();
+	if (!here->is_primary)
+		overlay(&node, here, picture, &end);
+	put_row(result, &node, end, 0, true);
+}
+
+/* ryw_lag: one row for each node of the cluster. */
+Datum
+ryw_lag_1_0(PG_FUNCTION_ARGS)
+{
+	RywPicture *picture = palloc0(sizeof(RywPicture));
+	ReturnSetInfo *result;
+	Here		here;
+	XLogRecPtr	end;
+	bool		found = false;
+
+	ryw_shmem_require();
+	InitMaterializedSRF(fcinfo, 0);
+	result = (ReturnSetInfo *) fcinfo->resultinfo;
+	look_around(&here, picture);
+	end = here.has_picture ? picture->cluster.lsn :
+		here.is_primary ? here.position.lsn : InvalidXLogRecPtr;
+
+	for (int i = 0; here.has_picture && i < picture->cluster.nnodes; i++)
+	{
+		RywNode    *node = &picture->cluster.nodes[i];
+		bool		is_local = !found &&
+			(node->role == RYW_ROLE_PRIMARY) == here.is_primary &&
+			strcmp(node->name, here.name) == 0;
+		int64		age_us = here.since_us + picture->delay_us +
+			Max(picture->cluster.sent_at - node->observed_at, 0);
+
+		XLogRecPtr	known_end = end;
+
+		if (is_local && !here.is_primary)
+		{
+			overlay(node, &here, picture, &known_end);
+			node->observed_at = GetCurrentTimestamp();
+			age_us = 0;
+		}
+		found = found || is_local;
+		put_row(result, node, known_end, age_us, is_local);
+	}
+	if (!found)
+		put_own_row(result, &here, picture, end);
+	return (Datum) 0;
+}
+
+/*
+ * ryw_staleness: at most how old this node's data is; NULL on a replica that
+ * has not received a heartbeat yet.
+ */
+Datum
+ryw_staleness_1_0(PG_FUNCTION_ARGS)
+{
+	RywPicture *picture = palloc0(sizeof(RywPicture));
+	Here		here;
+
+	(void) fcinfo;
+	ryw_shmem_require();
+	look_around(&here, picture);
+	if (here.staleness_us == RYW_UNKNOWN_US)
+		PG_RETURN_NULL();
+	return interval_of(here.staleness_us);
+}

@@ -18,6 +18,7 @@
 #include "catalog/pg_proc.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
+#include "varatt.h"
 #endif
 #include "miscadmin.h"
 #include "storage/latch.h"
@@ -124,6 +125,16 @@ ryw_compat_partition_locks(int partition)
 	return !SHMQueueEmpty(&MyProc->myProcLocks[partition]);
 #endif
 }
+
+/*
+ * Have the WAL receiver tell upstream how far this node has applied.  Up to 18
+ * it always answers, from 19 on only when there is something new to tell.
+ */
+#if PG_VERSION_NUM >= 190000
+#define RYW_REQUEST_REPLY()		WalRcvRequestApplyReply()
+#else
+#define RYW_REQUEST_REPLY()		WalRcvForceReply()
+#endif
 
 /* The planner hook has carried the EXPLAIN state since 19. */
 #if PG_VERSION_NUM >= 190000

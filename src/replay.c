@@ -130,7 +130,7 @@ note_heartbeat(XLogReaderState *record)
 	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) == XLOG_NOOP &&
 		ryw_lag_receive((unsigned char *) XLogRecGetData(record),
 						XLogRecGetDataLen(record)))
-		WalRcvForceReply();
+		RYW_REQUEST_REPLY();
 }
 
 /*
@@ -158,7 +158,7 @@ note_transaction(XLogReaderState *record)
 
 	told_commit = commit;
 	told_at = now;
-	WalRcvForceReply();
+	RYW_REQUEST_REPLY();
 }
 
 /*

@@ -138,7 +138,7 @@ tick_on_replica(int64 now_us)
 		return;
 	told = position.lsn;
 	if (WalRcvStreaming())
-		WalRcvForceReply();
+		RYW_REQUEST_REPLY();
 }
 
 /* The worker's main function. */

@@ -7,9 +7,13 @@
  * The calls are found in the plan and their arguments evaluated; then the
  * statement gives its snapshot back, waits for every token, and goes on with
  * a fresh snapshot.  When the executor comes to the call itself, it finds the
- * answer already there.  What that costs other statements is one look at
- * plannedstmt->invalItems, which is NIL unless the plan calls functions or
- * uses domains that are not built in.
+ * answer already there.  What that costs the execution of other statements is
+ * one look at plannedstmt->invalItems, which is NIL unless the plan calls
+ * functions or uses domains that are not built in.
+ *
+ * The plan is older than the snapshot then.  Relation locks keep most changes
+ * of the schema away from it; of those that they do not, the statement is told
+ * by RY004.
  *
  * The answers hang in a list of this backend, one entry for each running
  * statement, in the statement's own memory; a reset callback takes the entry
@@ -32,6 +36,7 @@
 #include "compat.h"
 #include "guard.h"
 #include "guard_call.h"
+#include "schemawatch.h"
 #include "shmem.h"
 #include "snapshot.h"
 #include "wait.h"
@@ -59,11 +64,11 @@ static planner_hook_type prev_planner;
 
 static bool
 answer_call(const RywGuardFunction *function, const RywToken *token,
-			RywTimeout timeout)
+			RywTimeout timeout, int64 *since_us)
 {
 	if (!function->raises)
-		return ryw_wait_for(token, timeout);
-	ryw_wait_require(token, timeout);
+		return ryw_wait_for(token, timeout, since_us);
+	ryw_wait_require(token, timeout, since_us);
 	return true;
 }
 
@@ -89,9 +94,11 @@ wait_before_query(QueryDesc *query)
 	List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
 	GuardedQuery *guarded;
 	ListCell   *lc;
+	int64		since_us = 0;
 
 	if (exprs == NIL)
 		return NULL;
+	ryw_schemawatch_begin(query->plannedstmt);
 
 	guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
 	foreach(lc, exprs)
@@ -106,9 +113,13 @@ wait_before_query(QueryDesc *query)
 		RywGuardCall *call = &guarded->calls[i];
 
 		call->answer = call->is_null ||
-			answer_call(call->function, &call->token, call->timeout);
+			answer_call(call->function, &call->token, call->timeout, &since_us);
 	}
 	ryw_snapshot_retake_query(query);
+
+	if (ryw_schemawatch_end())
+		ryw_wait_refuse("The schema changed after the statement had been planned.",
+						"Try again.");
 	return guarded;
 }
 
@@ -124,6 +135,9 @@ remember_query(const GuardedQuery *guarded, QueryDesc *query)
 {
 	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
 	GuardedQuery *kept = MemoryContextAlloc(query->estate->es_query_cxt, size);
+
+	/* find_answer() tells running statements apart by this */
+	Assert(query->snapshot->regd_count >= 1);
 
 	memcpy(kept, guarded, size);
 	kept->snapshot = query->snapshot;
@@ -169,7 +183,7 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	GuardedQuery *guarded = NULL;
 
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
-		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && planner_depth == 0)
 		guarded = wait_before_query(query);
 
 	if (prev_ExecutorStart)
@@ -222,6 +236,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 {
 	RywTimeout	timeout = ryw_guard_read_timeout(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
 	RywToken	token;
+	int64		since_us = 0;
 	bool		answer;
 
 	if (PG_ARGISNULL(0))
@@ -230,7 +245,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 
 	if (!ryw_snapshot_release_active())
 		refuse_fixed_snapshot();
-	answer = answer_call(function, &token, timeout);
+	answer = answer_call(function, &token, timeout, &since_us);
 	ryw_snapshot_retake_active();
 	return answer;
 }

@@ -37,6 +37,7 @@ static RywGuardFunction functions[] = {
 };
 
 static bool resolved;
+static uint64 invalidations;	/* of pg_proc, since the backend began */
 
 static void
 forget_functions(Datum arg pg_attribute_unused(),
@@ -44,6 +45,7 @@ forget_functions(Datum arg pg_attribute_unused(),
 				 uint32 hash pg_attribute_unused())
 {
 	resolved = false;
+	invalidations++;
 }
 
 /* Is this pg_proc entry the SQL side of that C function? */
@@ -73,6 +75,7 @@ static void
 resolve_functions(void)
 {
 	static bool registered = false;
+	uint64		before;
 
 	if (!registered)
 	{
@@ -80,7 +83,7 @@ resolve_functions(void)
 		registered = true;
 	}
 
-	resolved = true;			/* an invalidation below clears it again */
+	before = invalidations;
 	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
 		RywGuardFunction *function = &functions[i];
@@ -102,6 +105,7 @@ resolve_functions(void)
 		}
 		ReleaseCatCacheList(list);
 	}
+	resolved = invalidations == before;
 }
 
 static const RywGuardFunction *
@@ -263,7 +267,7 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 					   get_func_name(expr->funcid));
 	if ((!is_plain(token_arg) || !is_plain(timeout_arg)) &&
 		ryw_plancalls_is_row_dependent((Node *) expr->args))
-		ryw_wait_refuse("The arguments depend on the rows of the statement.",
+		ryw_wait_refuse("The arguments depend on rows, or call volatile functions.",
 						"Give the token as a constant or a parameter.");
 
 	call->expr = (Node *) expr;

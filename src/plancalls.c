@@ -5,8 +5,9 @@
  *
  * The server has a walker for expressions, but none for plan nodes before
  * they are started, so the fields that hold expressions are listed here, as
- * setrefs.c does.  A call in a place that is not listed is not found; it then
- * meets the rules for calls that could not be hoisted, and raises.
+ * setrefs.c does.  A call in a place that is not listed (the conditions by
+ * which partitions are pruned, those of MERGE from 17 on) is not found; it
+ * then meets the rules for calls that could not be hoisted, and raises.
  *
  *-------------------------------------------------------------------------
  */

@@ -13,7 +13,10 @@
  * snapshot that somebody else relies on shows it:
  *
  * - a portal that is just being started pushes a snapshot for its query, and
- *	 pops it when the query has started: that one is always the query's own;
+ *	 pops it when the query has started.  It is the query's own if the portal
+ *	 took it afresh; a cursor in a function declared STABLE is given that of
+ *	 the function's caller.  EXECUTE and DECLARE CURSOR give theirs, on which
+ *	 nobody else relies: they say so beforehand;
  * - elsewhere (SPI, SQL functions, EXPLAIN, COPY) the snapshot is its query's
  *	 own if nothing but the stack and the query itself refers to it, if it is
  *	 not the portal's, and if it was pushed in the current subtransaction.  A
@@ -43,6 +46,9 @@
 #define TRACKED_LEVELS	64
 
 static Snapshot at_subxact_start[TRACKED_LEVELS];
+
+/* The snapshot of an EXECUTE or DECLARE CURSOR that is being run. */
+static Snapshot lent;
 
 static Snapshot
 active_snapshot(void)
@@ -86,23 +92,39 @@ is_from_outer_level(Snapshot snapshot)
 static bool
 is_own(Snapshot snapshot, uint32 registrations)
 {
-	if (ActivePortal && ActivePortal->holdSnapshot == snapshot)
-		registrations++;
-
 	return snapshot->active_count == 1 &&
 		snapshot->regd_count == registrations &&
 		(ActivePortal == NULL || ActivePortal->portalSnapshot != snapshot) &&
 		!is_from_outer_level(snapshot);
 }
 
-/* Is this query being started by the portal that was made for it? */
+/*
+ * Is this query being started by the portal that was made for it, with a
+ * snapshot that nobody else relies on?
+ */
 static bool
-is_starting_portal(const QueryDesc *query)
+is_own_in_portal(const QueryDesc *query)
 {
+	if (query->snapshot->active_count != 1 && query->snapshot != lent)
+		return false;
+
 	return ActivePortal != NULL &&
 		ActivePortal->status == PORTAL_DEFINED &&
 		ActivePortal->stmts != NIL &&
 		linitial(ActivePortal->stmts) == query->plannedstmt;
+}
+
+/*
+ * Note the snapshot that a utility statement lends to the query it starts.
+ * Returns the one noted before, to be put back afterwards.
+ */
+Snapshot
+ryw_snapshot_lend(Snapshot snapshot)
+{
+	Snapshot	before = lent;
+
+	lent = snapshot;
+	return before;
 }
 
 /* Will later statements of this transaction read with the same snapshot? */
@@ -126,7 +148,7 @@ ryw_snapshot_release_query(QueryDesc *query)
 	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
 		ryw_snapshot_is_fixed())
 		return false;
-	if (!is_starting_portal(query) && !is_own(snapshot, 1))
+	if (!is_own_in_portal(query) && !is_own(snapshot, 1))
 		return false;
 
 	UnregisterSnapshot(query->snapshot);

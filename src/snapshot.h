@@ -11,6 +11,7 @@
 #include "executor/execdesc.h"
 
 extern void ryw_snapshot_install(void);
+extern Snapshot ryw_snapshot_lend(Snapshot snapshot);
 extern bool ryw_snapshot_is_fixed(void);
 extern bool ryw_snapshot_release_query(QueryDesc *query);
 extern void ryw_snapshot_retake_query(QueryDesc *query);

@@ -7,6 +7,9 @@
  * server takes no snapshot for SET, so the wait is right in every isolation
  * level, as long as the transaction has not taken its snapshot yet.
  *
+ * EXECUTE and DECLARE CURSOR lend their snapshot to the query that they start;
+ * nobody else relies on it, so a guard in that query may exchange its own.
+ *
  * COMMIT PREPARED is noted for the commit callback, and DISCARD ALL makes the
  * session forget its token.
  *
@@ -35,6 +38,7 @@ wait_for_setting(VariableSetStmt *stmt)
 {
 	char	   *value = ExtractSetVariableArgs(stmt);
 	RywToken	token;
+	int64		since_us = 0;
 
 	if (value == NULL || *value == '\0')
 		return;
@@ -43,7 +47,7 @@ wait_for_setting(VariableSetStmt *stmt)
 	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
 		ryw_wait_refuse("The transaction has taken its snapshot already.",
 						"Use SET ryw.wait_for as the first statement of the transaction.");
-	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT);
+	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &since_us);
 }
 
 static void
@@ -60,6 +64,57 @@ run_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 								params, query_env, dest, qc);
 }
 
+/* SET ryw.wait_for: wait, and then let the setting take the value. */
+static void
+run_set_wait_for(PlannedStmt *pstmt, const char *query_string,
+				 bool read_only_tree, ProcessUtilityContext context,
+				 ParamListInfo params, QueryEnvironment *query_env,
+				 DestReceiver *dest, QueryCompletion *qc)
+{
+	wait_for_setting((VariableSetStmt *) pstmt->utilityStmt);
+	ryw_settings_accept_wait_for(true);
+	PG_TRY();
+	{
+		run_utility(pstmt, query_string, read_only_tree, context, params,
+					query_env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		ryw_settings_accept_wait_for(false);
+	}
+	PG_END_TRY();
+}
+
+/* EXECUTE and DECLARE CURSOR start a portal with their own snapshot. */
+static void
+run_lending(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
+			ProcessUtilityContext context, ParamListInfo params,
+			QueryEnvironment *query_env, DestReceiver *dest,
+			QueryCompletion *qc)
+{
+	Snapshot	before = ryw_snapshot_lend(ActiveSnapshotSet() ?
+										   GetActiveSnapshot() : NULL);
+
+	PG_TRY();
+	{
+		run_utility(pstmt, query_string, read_only_tree, context, params,
+					query_env, dest, qc);
+	}
+	PG_FINALLY();
+	{
+		(void) ryw_snapshot_lend(before);
+	}
+	PG_END_TRY();
+}
+
+static bool
+is_set_wait_for(Node *stmt)
+{
+	return IsA(stmt, VariableSetStmt) &&
+		((VariableSetStmt *) stmt)->kind == VAR_SET_VALUE &&
+		pg_strcasecmp(((VariableSetStmt *) stmt)->name, "ryw.wait_for") == 0;
+}
+
 static void
 ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
 				   bool read_only_tree, ProcessUtilityContext context,
@@ -68,33 +123,25 @@ ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
 {
 	Node	   *stmt = pstmt->utilityStmt;
 
-	if (IsA(stmt, VariableSetStmt) &&
-		((VariableSetStmt *) stmt)->kind == VAR_SET_VALUE &&
-		pg_strcasecmp(((VariableSetStmt *) stmt)->name, "ryw.wait_for") == 0)
-	{
-		wait_for_setting((VariableSetStmt *) stmt);
-		ryw_settings_accept_wait_for(true);
-		PG_TRY();
-		{
-			run_utility(pstmt, query_string, read_only_tree, context, params,
-						query_env, dest, qc);
-		}
-		PG_FINALLY();
-		{
-			ryw_settings_accept_wait_for(false);
-		}
-		PG_END_TRY();
-		return;
-	}
+	/* the statement may be freed while it runs: look at it now */
+	bool		is_commit_prepared = IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
+	bool		is_discard_all = IsA(stmt, DiscardStmt) &&
+		((DiscardStmt *) stmt)->target == DISCARD_ALL;
 
-	run_utility(pstmt, query_string, read_only_tree, context, params,
-				query_env, dest, qc);
+	if (is_set_wait_for(stmt))
+		run_set_wait_for(pstmt, query_string, read_only_tree, context, params,
+						 query_env, dest, qc);
+	else if (IsA(stmt, ExecuteStmt) || IsA(stmt, DeclareCursorStmt))
+		run_lending(pstmt, query_string, read_only_tree, context, params,
+					query_env, dest, qc);
+	else
+		run_utility(pstmt, query_string, read_only_tree, context, params,
+					query_env, dest, qc);
 
-	if (IsA(stmt, TransactionStmt) &&
-		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED)
+	if (is_commit_prepared)
 		ryw_commit_expect_prepared(true);
-	else if (IsA(stmt, DiscardStmt) &&
-			 ((DiscardStmt *) stmt)->target == DISCARD_ALL)
+	else if (is_discard_all)
 		ryw_commit_forget();
 }
 

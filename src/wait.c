@@ -86,7 +86,7 @@ ryw_wait_look(const RywToken *token, RywPosition *position)
 static RywVerdict
 look_thoroughly(const RywToken *token, RywPosition *position)
 {
-	ryw_replay_position_again(position);
+	ryw_replay_position_thorough(position);
 	return ryw_timeline_verdict(token, position);
 }
 
@@ -133,20 +133,28 @@ ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
 	return verdict == RYW_NEWER_TIMELINE ? "newer_timeline" : "replaying";
 }
 
-/* Where the node stands towards the token, as the DETAIL of an error. */
+/*
+ * Where the node stands towards the token, as the DETAIL of an error.  A token
+ * that nobody will reach here misses no bytes.
+ */
 static int
 errdetail_distance(RywVerdict verdict, const RywToken *token,
 				   const RywPosition *position)
 {
+	const char *reason = ryw_wait_reason(verdict, position);
 	char		text[RYW_TOKEN_TEXT_SIZE];
-	uint64		missing = token->lsn > position->lsn ?
-		token->lsn - position->lsn : 0;
 
 	ryw_token_format(token, text);
+	if (verdict != RYW_NOT_YET)
+		return errdetail("Token %s; this node is at %X/%X on timeline %u; reason: %s.",
+						 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
+						 reason);
 	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
 					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
 					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
-					 missing, ryw_wait_reason(verdict, position));
+					 token->lsn > position->lsn ?
+					 token->lsn - position->lsn : 0,
+					 reason);
 }
 
 /*
@@ -270,18 +278,15 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			  bool holding)
 {
 	RywVerdict	verdict = look(token, position);
-	bool		tired = false;	/* has slept its longest for nothing */
+	int64		now_us = monotonic_us();
+	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 
-	while (is_pending(verdict))
+	while (is_pending(verdict) && now_us < deadline_us)
 	{
-		int64		left_us = deadline_us - monotonic_us();
-		long		sleep_ms = SLEEP_MAX;
+		int64		left_ms = (deadline_us - now_us + 999) / 1000;
+		int			sleep_ms = SLEEP_MAX;
+		bool		timed_out;
 
-		if (left_us <= 0)
-			break;
-		if (tired && ryw_replay_waits_for_all())
-			ryw_wait_refuse("Replay waits for every running transaction to end.",
-							"Try again, or read from the primary.");
 		if (holding && ryw_replay_is_blocked())
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
 							"Wait outside of a transaction, or read from the primary.");
@@ -290,11 +295,15 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			sleep_ms = SLEEP_HOLDING;
 		else if (ryw_replay_has_ended())
 			sleep_ms = SLEEP_END_OF_REDO;
-		sleep_ms = Min(sleep_ms, (long) ((left_us + 999) / 1000));
+		timed_out = sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
 
-		if (sleep_until_woken(sleep_ms))
+		now_us = monotonic_us();
+		if (timed_out && now_us >= thorough_us)
 		{
-			tired = sleep_ms == SLEEP_MAX;
+			thorough_us = now_us + SLEEP_MAX * 1000;
+			if (ryw_replay_waits_for_all())
+				ryw_wait_refuse("Replay waits for every running transaction to end.",
+								"Try again, or read from the primary.");
 			verdict = look_thoroughly(token, position);
 		}
 		else
@@ -341,10 +350,10 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 
 /*
  * The WAL of this primary covers the token: wait until its snapshots do too,
- * and say whether they do.
+ * and say whether they do.  Clears *at_once when that took a wait.
  */
 static bool
-wait_until_visible(XLogRecPtr lsn, int64 deadline_us)
+wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *at_once)
 {
 	RywInquiry *inquiry;
 
@@ -356,6 +365,7 @@ wait_until_visible(XLogRecPtr lsn, int64 deadline_us)
 	{
 		if (monotonic_us() >= deadline_us)
 			return false;
+		*at_once = false;
 		(void) sleep_until_woken(SLEEP_COMMITTING);
 	}
 	return true;
@@ -370,38 +380,45 @@ effective_timeout(RywTimeout timeout)
 	return Min(timeout, (RywTimeout) ryw_setting_max_wait);
 }
 
-/* Wait, and say how it ended; what is never just false has been raised. */
+/*
+ * Wait, and say how it ended; what is never just false has been raised.  The
+ * clock is read only when there is something to wait for: *since_us is when
+ * the caller began, or 0 and set here.
+ */
 static RywVerdict
-wait_for_verdict(const RywToken *token, RywTimeout timeout,
+wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 				 RywPosition *position)
 {
-	int64		limit_ms = effective_timeout(timeout);
 	bool		at_once = true;
-	int64		start_us;
+	int64		began_us;
+	int64		deadline_us;
 	RywVerdict	verdict;
 
 	ryw_shmem_require();
 
 	verdict = look(token, position);
-	if (likely(verdict == RYW_REACHED && !position->is_primary))
+	if (likely(verdict == RYW_REACHED &&
+			   (!position->is_primary || ryw_visibility_is_known(token->lsn))))
 	{
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 		return verdict;
 	}
 
-	start_us = monotonic_us();
+	began_us = monotonic_us();
+	if (*since_us == 0)
+		*since_us = began_us;
+	deadline_us = *since_us + effective_timeout(timeout) * 1000;
 	if (is_pending(verdict))
 		verdict = look_thoroughly(token, position);
-	if (is_pending(verdict) && limit_ms > 0)
+	if (is_pending(verdict) && deadline_us > began_us)
 	{
 		at_once = false;
-		verdict = wait_for_pending(token, position, verdict,
-								   start_us + limit_ms * 1000);
+		verdict = wait_for_pending(token, position, verdict, deadline_us);
 	}
 	check_verdict(verdict, token, position);
 
 	if (verdict == RYW_REACHED && position->is_primary &&
-		!wait_until_visible(token->lsn, start_us + limit_ms * 1000))
+		!wait_until_visible(token->lsn, deadline_us, &at_once))
 		verdict = RYW_NOT_YET;
 
 	if (verdict != RYW_REACHED)
@@ -411,7 +428,7 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout,
 	else
 	{
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
-		ryw_stats_add_wait((uint64) Max(monotonic_us() - start_us, 0));
+		ryw_stats_add_wait((uint64) Max(monotonic_us() - began_us, 0));
 	}
 	return verdict;
 }
@@ -421,23 +438,27 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout,
  * sees everything up to it.  Returns whether it was reached in time.  The
  * caller has given back every snapshot that it could.
  *
- * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  Raises
- * RY002 to RY006; cancel requests and recovery conflicts pass through.
+ * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  A
+ * statement that waits for several tokens passes the same *since_us, 0 at
+ * first, so that their times do not add up.  Raises RY002 to RY006; cancel
+ * requests and recovery conflicts pass through.
  */
 bool
-ryw_wait_for(const RywToken *token, RywTimeout timeout)
+ryw_wait_for(const RywToken *token, RywTimeout timeout, int64 *since_us)
 {
 	RywPosition position;
 
-	return wait_for_verdict(token, timeout, &position) == RYW_REACHED;
+	return wait_for_verdict(token, timeout, since_us,
+							&position) == RYW_REACHED;
 }
 
 /* The same, but raise RY001 when the token is not reached in time. */
 void
-ryw_wait_require(const RywToken *token, RywTimeout timeout)
+ryw_wait_require(const RywToken *token, RywTimeout timeout, int64 *since_us)
 {
 	RywPosition position;
-	RywVerdict	verdict = wait_for_verdict(token, timeout, &position);
+	RywVerdict	verdict = wait_for_verdict(token, timeout, since_us,
+										   &position);
 
 	if (verdict != RYW_REACHED)
 		ereport(ERROR,

@@ -20,8 +20,10 @@ extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
 extern const char *ryw_wait_reason(RywVerdict verdict,
 								   const RywPosition *position);
 
-extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout);
-extern void ryw_wait_require(const RywToken *token, RywTimeout timeout);
+extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout,
+						 int64 *since_us);
+extern void ryw_wait_require(const RywToken *token, RywTimeout timeout,
+							 int64 *since_us);
 RYW_NORETURN extern void ryw_wait_refuse(const char *detail,
 										 const char *hint);
 

@@ -125,23 +125,46 @@ ryw_visibility_begin(void)
 	return inquiry;
 }
 
+/*
+ * Collect the running transactions: those that new snapshots take for running.
+ * The entry of a prepared transaction keeps its xid when it is over, so an
+ * entry counts only if the dense array says the same.
+ */
+static int
+collect_running(Committing *running)
+{
+	int			nprocs = MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
+	int			n = 0;
+
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (int i = 0; i < nprocs; i++)
+	{
+		PGPROC	   *proc = GetPGProcByNumber(i);
+
+		if (!TransactionIdIsNormal(proc->xid) || proc->pgxactoff < 0 ||
+			ProcGlobal->xids[proc->pgxactoff] != proc->xid)
+			continue;
+		running[n].xid = proc->xid;
+		running[n].proc = proc;
+		n++;
+	}
+	LWLockRelease(ProcArrayLock);
+	return n;
+}
+
 /* Step 2: who is committed, and still among the running transactions? */
 static void
 collect_committing(RywInquiry *inquiry)
 {
 	int			nprocs = MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
+	Committing *running = palloc(sizeof(Committing) * nprocs);
+	int			nrunning = collect_running(running);
 
-	inquiry->committing = palloc(sizeof(Committing) * nprocs);
-	for (int i = 0; i < nprocs; i++)
+	inquiry->committing = running;
+	for (int i = 0; i < nrunning; i++)
 	{
-		PGPROC	   *proc = GetPGProcByNumber(i);
-		TransactionId xid = *(volatile TransactionId *) &proc->xid;
-
-		if (!TransactionIdIsNormal(xid) || !TransactionIdDidCommit(xid))
-			continue;
-		inquiry->committing[inquiry->ncommitting].xid = xid;
-		inquiry->committing[inquiry->ncommitting].proc = proc;
-		inquiry->ncommitting++;
+		if (TransactionIdDidCommit(running[i].xid))
+			inquiry->committing[inquiry->ncommitting++] = running[i];
 	}
 }
 
@@ -161,94 +184,6 @@ commit_position(const Committing *committing)
 }
 
 /*
- * Note where each session without a transaction ID waits for a synchronous
- * standby: it executes COMMIT PREPARED or ROLLBACK PREPARED.  Returns how many
- * there are; lowest becomes the first of their positions.
- */
-static int
-collect_prepared_waits(XLogRecPtr *waits, XLogRecPtr *lowest)
-{
-	int			n = 0;
-
-	*lowest = InvalidXLogRecPtr;
-	for (int i = 0; i < MaxBackends; i++)
-	{
-		PGPROC	   *proc = GetPGProcByNumber(i);
-
-		waits[i] = *(volatile XLogRecPtr *) &proc->waitLSN;
-		pg_read_barrier();
-		if (TransactionIdIsValid(*(volatile TransactionId *) &proc->xid))
-			waits[i] = InvalidXLogRecPtr;
-		if (waits[i] == InvalidXLogRecPtr)
-			continue;
-		if (n++ == 0 || waits[i] < *lowest)
-			*lowest = waits[i];
-	}
-	return n;
-}
-
-/*
- * A position at or before the commit record of every prepared transaction that
- * was committed before this call and still counts as running after it; 0 when
- * none can be given.
- *
- * A session takes its place among the waits after the commit log has the
- * outcome, and leaves it before the transaction leaves the list.  So each
- * session that stays at the same position from the first look to the last has
- * one transaction that is over and in the list all the time between; and when
- * there are no more of these, none belongs to somebody who does not wait.
- * Takes ProcArrayLock, shared.
- */
-static XLogRecPtr
-prepared_position(void)
-{
-	XLogRecPtr *first = palloc(sizeof(XLogRecPtr) * MaxBackends);
-	XLogRecPtr *last = palloc(sizeof(XLogRecPtr) * MaxBackends);
-	XLogRecPtr	lowest;
-	int			nwaits = collect_prepared_waits(first, &lowest);
-	int			nover = 0;
-
-	pg_read_barrier();
-	for (int i = 0; i < max_prepared_xacts; i++)
-	{
-		TransactionId xid = *(volatile TransactionId *) &PreparedXactProcs[i].xid;
-
-		/* an entry that is not in use keeps its last transaction's ID */
-		if (TransactionIdIsNormal(xid) && TransactionIdIsInProgress(xid) &&
-			(TransactionIdDidCommit(xid) || TransactionIdDidAbort(xid)))
-			nover++;
-	}
-	pg_read_barrier();
-	if (nover != nwaits ||
-		collect_prepared_waits(last, &lowest) != nwaits ||
-		memcmp(first, last, sizeof(XLogRecPtr) * MaxBackends) != 0)
-		lowest = InvalidXLogRecPtr;
-
-	pfree(first);
-	pfree(last);
-	return lowest;
-}
-
-static bool
-is_prepared(const Committing *committing)
-{
-	return committing->proc >= PreparedXactProcs &&
-		committing->proc < PreparedXactProcs + max_prepared_xacts;
-}
-
-/* A position at or before the commit record of each prepared transaction. */
-static XLogRecPtr
-prepared_bound(const RywInquiry *inquiry)
-{
-	for (int i = 0; i < inquiry->ncommitting; i++)
-	{
-		if (is_prepared(&inquiry->committing[i]))
-			return prepared_position();
-	}
-	return InvalidXLogRecPtr;
-}
-
-/*
  * Go on with an inquiry.  Returns true once a new snapshot sees every commit
  * up to lsn, which must not lie beyond the end of WAL when the inquiry began.
  * Never waits; the caller comes back after a moment.  Takes ProcArrayLock,
@@ -259,7 +194,6 @@ ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn)
 {
 	bool		blocked = false;
 	int			kept = 0;
-	XLogRecPtr	prepared;
 
 	if (ryw_visibility_is_known(lsn))
 		return true;
@@ -274,15 +208,13 @@ ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn)
 		collect_committing(inquiry);
 	}
 
-	prepared = prepared_bound(inquiry);
 	for (int i = 0; i < inquiry->ncommitting; i++)
 	{
 		Committing *committing = &inquiry->committing[i];
 
 		if (!TransactionIdIsInProgress(committing->xid))
 			continue;
-		if ((is_prepared(committing) ? prepared :
-			 commit_position(committing)) <= lsn)
+		if (commit_position(committing) <= lsn)
 			blocked = true;
 		inquiry->committing[kept++] = *committing;
 	}

@@ -48,6 +48,8 @@
 static RywToken committed;
 static bool committed_has_tag;
 
+static const RywToken no_token;
+
 /* What ryw.token shows: the same, or a later position that was read at. */
 static RywToken shown;
 
@@ -109,19 +111,17 @@ current_timeline(void)
 
 /*
  * Before the commit: work the tag out while memory and files may be touched.
- * A history that cannot be read costs the token, never the commit.
+ * Whether there will be something to report is not known yet (NOTIFY takes a
+ * transaction ID later than this), and once the tag is known it costs an
+ * atomic read.  A history that cannot be read costs the token, never the
+ * commit.
  */
 static void
 prepare_tag(void)
 {
 	uint32		tag;
 
-	if (tag_unreadable ||
-		(ryw_setting_report_token != RYW_REPORT_ALWAYS &&
-		 !commit_prepared_expected &&
-		 !TransactionIdIsValid(GetTopTransactionIdIfAny())))
-		return;
-	if (!ryw_timeline_tag(current_timeline(), &tag))
+	if (!tag_unreadable && !ryw_timeline_tag(current_timeline(), &tag))
 		tag_unreadable = true;
 }
 
@@ -132,8 +132,9 @@ note_commit(void)
 	committed.lsn = XactLastCommitEnd;
 	committed.tli = GetWALInsertionTimeLine();
 	committed_has_tag = ryw_timeline_known_tag(committed.tli, &committed.tag);
-	if (committed_has_tag)
-		show_and_report(&committed);
+
+	/* rather no token than one from before this commit */
+	show_and_report(committed_has_tag ? &committed : &no_token);
 	ryw_lag_mark_commit(committed.lsn, GetCurrentTransactionStopTimestamp());
 }
 
@@ -148,11 +149,14 @@ note_read(void)
 	RywPosition position;
 	RywToken	token;
 
-	ryw_replay_position(&position);
+	ryw_replay_visible_bound(&position);
 	token.lsn = position.lsn;
 	token.tli = position.tli;
 	if (!ryw_timeline_known_tag(token.tli, &token.tag))
+	{
+		show_and_report(&no_token);
 		return;
+	}
 	if (position.is_primary)
 		XLogSetAsyncXactLSN(position.lsn);
 	show_and_report(&token);
@@ -216,10 +220,8 @@ ryw_commit_expect_prepared(bool expected)
 void
 ryw_commit_forget(void)
 {
-	static const RywToken none;
-
-	committed = none;
-	show_and_report(&none);
+	committed = no_token;
+	show_and_report(&no_token);
 }
 
 /* The tag for tokens of this timeline, or RY006. */
@@ -301,7 +303,7 @@ ryw_current_token_1_0(PG_FUNCTION_ARGS)
 	(void) fcinfo;
 	ryw_shmem_require();
 
-	ryw_replay_position(&position);
+	ryw_replay_visible_bound(&position);
 	token->lsn = position.lsn;
 	token->tli = position.tli;
 	token->tag = required_tag(token->tli);

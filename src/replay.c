@@ -216,20 +216,22 @@ note_end_of_redo(void)
 void
 ryw_replay_hook_resource_managers(void)
 {
+	static bool done = false;
+
+	/* another library may stand in for us by now: never wrap that again */
+	if (done)
+		return;
+	done = true;
+
 	for (int rmid = 0; rmid <= RM_MAX_ID; rmid++)
 	{
-		if (RmgrTable[rmid].rm_redo == NULL ||
-			RmgrTable[rmid].rm_redo == note_record)
+		if (RmgrTable[rmid].rm_redo == NULL)
 			continue;
 		original_redo[rmid] = RmgrTable[rmid].rm_redo;
 		RmgrTable[rmid].rm_redo = note_record;
 	}
-
-	if (RmgrTable[RM_XLOG_ID].rm_cleanup != note_end_of_redo)
-	{
-		original_cleanup = RmgrTable[RM_XLOG_ID].rm_cleanup;
-		RmgrTable[RM_XLOG_ID].rm_cleanup = note_end_of_redo;
-	}
+	original_cleanup = RmgrTable[RM_XLOG_ID].rm_cleanup;
+	RmgrTable[RM_XLOG_ID].rm_cleanup = note_end_of_redo;
 }
 
 /* What the startup process has published: timeline and LSN of one moment. */
@@ -289,7 +291,7 @@ ryw_replay_position(RywPosition *position)
  * knows of records that went past note_record().
  */
 void
-ryw_replay_position_again(RywPosition *position)
+ryw_replay_position_thorough(RywPosition *position)
 {
 	RywPosition server;
 
@@ -304,6 +306,19 @@ ryw_replay_position_again(RywPosition *position)
 		position->tli = server.tli;
 		position->lsn = server.lsn;
 	}
+}
+
+/*
+ * A position that covers everything that may be visible here.  On a replica
+ * that is the end of the record being applied: its effects can be seen before
+ * they are published.  Takes a spinlock of the server.
+ */
+void
+ryw_replay_visible_bound(RywPosition *position)
+{
+	ryw_replay_position(position);
+	if (!position->is_primary)
+		position->lsn = GetCurrentReplayRecPtr(&position->tli);
 }
 
 static uint32

@@ -25,7 +25,8 @@ extern const RywShmemRoom ryw_replay_room;
 
 extern void ryw_replay_hook_resource_managers(void);
 extern void ryw_replay_position(RywPosition *position);
-extern void ryw_replay_position_again(RywPosition *position);
+extern void ryw_replay_position_thorough(RywPosition *position);
+extern void ryw_replay_visible_bound(RywPosition *position);
 extern bool ryw_replay_is_blocked(void);
 extern bool ryw_replay_waits_for_all(void);
 extern bool ryw_replay_has_ended(void);

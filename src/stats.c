@@ -44,7 +44,7 @@ static RywStatsShared *shared;
 static Size
 stats_size(void)
 {
-	return add_size(offsetof(RywStatsShared, rows) + PG_CACHE_LINE_SIZE,
+	return add_size(offsetof(RywStatsShared, rows),
 					mul_size(MaxBackends, sizeof(RywStatsRow)));
 }
 

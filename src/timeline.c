@@ -65,6 +65,17 @@ const RywShmemRoom ryw_timeline_room = {
 	"ryw timeline", timeline_size, timeline_attach
 };
 
+/* Trouble with a history is logged once per session, not for every wait. */
+static int
+complain_about(TimeLineID tli)
+{
+	static TimeLineID last = 0;
+	int			elevel = tli == last ? DEBUG1 : LOG;
+
+	last = tli;
+	return elevel;
+}
+
 /*
  * Read a whole history file into palloc'd memory, or return NULL.  The
  * reason is logged, because the caller's error cannot name the file system's.
@@ -90,7 +101,7 @@ read_history_file(TimeLineID tli, Size *length)
 	}
 	if (fd < 0 || nread < 0)
 	{
-		ereport(LOG,
+		ereport(complain_about(tli),
 				(errcode_for_file_access(),
 				 errmsg("could not read timeline history file \"%s\": %m",
 						path)));
@@ -131,7 +142,7 @@ load_history(TimeLineID tli)
 		pfree(text);
 		if (n <= 0)
 		{
-			ereport(LOG,
+			ereport(complain_about(tli),
 					(errcode(ERRCODE_RYW_UNVERIFIABLE),
 					 errmsg("timeline history file of timeline %u is not a history",
 							tli)));
@@ -168,13 +179,19 @@ ryw_timeline_known_tag(TimeLineID tli, uint32 *tag)
 bool
 ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 {
+	uint64		lineage;
+
 	if (likely(ryw_timeline_known_tag(tli, tag)))
 		return true;
 	if (!load_history(tli))
 		return false;
 
 	*tag = ryw_history_tag(&cached, tli, GetSystemIdentifier());
-	pg_atomic_write_u64(&shared->lineage, (uint64) tli << 32 | *tag);
+	lineage = pg_atomic_read_u64(&shared->lineage);
+	while ((TimeLineID) (lineage >> 32) < tli &&
+		   !pg_atomic_compare_exchange_u64(&shared->lineage, &lineage,
+										   (uint64) tli << 32 | *tag))
+		;
 	return true;
 }
 

@@ -95,7 +95,7 @@ status(FunctionCallInfo fcinfo, const RywToken *token)
 	nulls[2] = verdict != RYW_REACHED && verdict != RYW_NOT_YET;
 	if (verdict == RYW_REACHED)
 		values[3] = Int64GetDatum(0);
-	else if (verdict == RYW_NOT_YET && speed > 0 &&
+	else if (verdict == RYW_NOT_YET && !position.is_primary && speed > 0 &&
 			 (double) missing / speed < (double) PG_INT32_MAX)
 		values[3] = Int64GetDatum((int64) ceil((double) missing / speed));
 	else

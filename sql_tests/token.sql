@@ -321,7 +321,7 @@ FROM pg_cast
 WHERE 'ryw_token'::regtype IN (castsource, casttarget)
 ORDER BY castsource::regtype::text, casttarget::regtype::text;
 SELECT '0/16B3748'::pg_lsn::ryw_token AS from_lsn,
-	   '1-16B3748-5F3A9C1E'::ryw_token::pg_lsn AS to_lsn,
+	   '1-A16B3748-5F3A9C1E'::ryw_token::pg_lsn AS to_lsn,
 	   ryw_token '1-2-3' AS typed_literal,
 	   ryw_token('1-2-3') AS call,
 	   CAST('1-2-3'::varchar(20) AS ryw_token) AS from_varchar,

@@ -286,7 +286,7 @@ is(waiters($replica), 0, 's13: queue empty');
 	unlike($error->{M}, qr/^[A-Z]|\.$/, 'message is lower case, no full stop');
 	like($error->{D}, qr/\Q$late\E/, 'DETAIL names the token');
 	my $position = replay_lsn($replica);
-	$position =~ s{.*/}{};
+	$position =~ s{.*/0*}{};	# 19 pads what it prints
 	like($error->{D}, qr/\Q$position\E/, 'DETAIL names the position');
 	like($error->{D}, qr/missing bytes: \d+/, 'DETAIL says how much is missing');
 	like($error->{D}, qr/paused/, 'DETAIL names the reason');

@@ -565,7 +565,7 @@ foreach my $mode (qw(fast immediate))
 	ok( poll_until(
 			sub {
 				my $try = eval { wire($replica, may_fail => 1) } or return 0;
-				my $open = !$try->startup->error;
+				my $open = $try->is_open && !$try->startup->error;
 				$try->vanish;
 				return $open;
 			},

@@ -162,7 +162,8 @@ is(answer($leaf, $token, 10000), 't', 's44: the leaf follows');
 stop_node($replica);
 ($row, $token) = write_row();
 answer_in($leaf, $token, 300, 'f', 0.3, 0.55, 's44: the middle is down');
-is(reason($leaf, $token), 'not_streaming', 's44: and status says so');
+ok(poll_until(sub { reason($leaf, $token) eq 'not_streaming' }, 5),
+	's44: and status says so');
 is(answer($leaf, $first), 't', 's44: what has been applied stays reached');
 $sleeper = sleeper($cascade, $token);
 $replica->start;

@@ -186,6 +186,10 @@ sub connect
 	{
 		croak 'connection refused: ' . $startup->error->{M};
 	}
+	if (!$self->is_open && !$arg{may_fail})
+	{
+		croak 'connection closed without an answer';
+	}
 	return $self;
 }
 

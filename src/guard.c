@@ -84,27 +84,19 @@ refuse_fixed_snapshot(void)
 }
 
 /*
- * Wait for every token that a statement about to start asks for, and leave
- * the statement with a fresh snapshot.  Returns NULL when there is no call,
- * else what is to be kept, in the current memory context.
+ * Read every call of a statement, give its snapshot back, wait for each token
+ * and take a fresh snapshot.  The result lives in the current memory context.
  */
 static GuardedQuery *
-wait_before_query(QueryDesc *query)
+wait_for_calls(QueryDesc *query, List *exprs)
 {
-	List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
-	GuardedQuery *guarded;
-	ListCell   *lc;
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
 	int64		since_us = 0;
+	ListCell   *lc;
 
-	if (exprs == NIL)
-		return NULL;
-	ryw_schemawatch_begin(query->plannedstmt);
-
-	guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
 	foreach(lc, exprs)
 		ryw_guard_read_call(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
-	list_free(exprs);
 
 	if (!ryw_snapshot_release_query(query))
 		refuse_fixed_snapshot();
@@ -116,8 +108,38 @@ wait_before_query(QueryDesc *query)
 			answer_call(call->function, &call->token, call->timeout, &since_us);
 	}
 	ryw_snapshot_retake_query(query);
+	return guarded;
+}
 
-	if (ryw_schemawatch_end())
+/*
+ * Wait for every token that a statement about to start asks for, and leave
+ * the statement with a fresh snapshot.  Returns NULL when there is no call,
+ * else what is to be kept.
+ */
+static GuardedQuery *
+wait_before_query(QueryDesc *query)
+{
+	List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
+	GuardedQuery *guarded = NULL;
+	RywSchemaWatch watch;
+
+	if (exprs == NIL)
+		return NULL;
+
+	ryw_schemawatch_begin(&watch, query->plannedstmt);
+	PG_TRY();
+	{
+		guarded = wait_for_calls(query, exprs);
+	}
+	PG_CATCH();
+	{
+		ryw_schemawatch_abandon(&watch);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+	list_free(exprs);
+
+	if (ryw_schemawatch_end(&watch))
 		ryw_wait_refuse("The schema changed after the statement had been planned.",
 						"Try again.");
 	return guarded;

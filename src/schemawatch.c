@@ -29,29 +29,22 @@
 #include "compat.h"
 #include "schemawatch.h"
 
-/* More changed relations than this are taken for all of the plan's. */
-#define MAX_CHANGED		16
-
-/* The plan that is watched, or NULL; an error leaves it behind, harmlessly. */
-static const PlannedStmt *watched;
-static int	nchanged;
-static Oid	changed[MAX_CHANGED];
-static bool everything_changed;
-static bool function_changed;
+/* The innermost watch: arguments may run guarded statements of their own. */
+static RywSchemaWatch *innermost;
 
 static void
 note_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
-	if (watched == NULL)
-		return;
-	if (!OidIsValid(relid))
-		everything_changed = true;
-	else if (list_member_oid(watched->relationOids, relid))
+	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
 	{
-		if (nchanged < MAX_CHANGED)
-			changed[nchanged++] = relid;
+		if (!OidIsValid(relid))
+			watch->everything_changed = true;
+		else if (!list_member_oid(watch->stmt->relationOids, relid))
+			continue;
+		else if (watch->nchanged < RYW_WATCH_CHANGES)
+			watch->changed[watch->nchanged++] = relid;
 		else
-			everything_changed = true;
+			watch->everything_changed = true;
 	}
 }
 
@@ -59,23 +52,27 @@ static void
 note_function(Datum arg pg_attribute_unused(),
 			  int cacheid pg_attribute_unused(), uint32 hash)
 {
-	ListCell   *lc;
-
-	if (watched == NULL)
-		return;
-	foreach(lc, watched->invalItems)
+	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
 	{
-		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+		ListCell   *lc;
 
-		if (item->cacheId == PROCOID &&
-			(hash == 0 || item->hashValue == hash))
-			function_changed = true;
+		foreach(lc, watch->stmt->invalItems)
+		{
+			PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+			if (item->cacheId == PROCOID &&
+				(hash == 0 || item->hashValue == hash))
+				watch->function_changed = true;
+		}
 	}
 }
 
-/* Begin to watch.  The plan must stay where it is until the end. */
+/*
+ * Begin to watch for what concerns a plan.  The caller must end or abandon the
+ * watch before the plan or the watch itself goes away, also upon an error.
+ */
 void
-ryw_schemawatch_begin(const PlannedStmt *stmt)
+ryw_schemawatch_begin(RywSchemaWatch *watch, const PlannedStmt *stmt)
 {
 	static bool registered = false;
 
@@ -86,10 +83,19 @@ ryw_schemawatch_begin(const PlannedStmt *stmt)
 		registered = true;
 	}
 
-	nchanged = 0;
-	everything_changed = false;
-	function_changed = false;
-	watched = stmt;
+	watch->stmt = stmt;
+	watch->nchanged = 0;
+	watch->everything_changed = false;
+	watch->function_changed = false;
+	watch->outer = innermost;
+	innermost = watch;
+}
+
+/* Stop watching, and those that began later and were left by an error. */
+void
+ryw_schemawatch_abandon(RywSchemaWatch *watch)
+{
+	innermost = watch->outer;
 }
 
 /* Does what is read from this relation depend on its children? */
@@ -105,24 +111,23 @@ is_parent(Oid relid)
  * Returns whether the plan may have become wrong.  There is a snapshot again.
  */
 bool
-ryw_schemawatch_end(void)
+ryw_schemawatch_end(RywSchemaWatch *watch)
 {
-	const PlannedStmt *stmt = watched;
 	ListCell   *lc;
 
 	AcceptInvalidationMessages();
-	watched = NULL;
+	ryw_schemawatch_abandon(watch);
 
-	if (function_changed)
+	if (watch->function_changed)
 		return true;
-	for (int i = 0; i < nchanged; i++)
+	for (int i = 0; i < watch->nchanged; i++)
 	{
-		if (is_parent(changed[i]))
+		if (is_parent(watch->changed[i]))
 			return true;
 	}
-	if (everything_changed)
+	if (watch->everything_changed)
 	{
-		foreach(lc, stmt->relationOids)
+		foreach(lc, watch->stmt->relationOids)
 		{
 			if (is_parent(lfirst_oid(lc)))
 				return true;

@@ -10,7 +10,23 @@
 
 #include "nodes/plannodes.h"
 
-extern void ryw_schemawatch_begin(const PlannedStmt *stmt);
-extern bool ryw_schemawatch_end(void);
+/* More changed relations than this are taken for all of the plan's. */
+#define RYW_WATCH_CHANGES	16
+
+/* A watch, in the caller's frame; its contents belong to this room. */
+typedef struct RywSchemaWatch
+{
+	struct RywSchemaWatch *outer;
+	const PlannedStmt *stmt;
+	int			nchanged;
+	Oid			changed[RYW_WATCH_CHANGES];
+	bool		everything_changed;
+	bool		function_changed;
+} RywSchemaWatch;
+
+extern void ryw_schemawatch_begin(RywSchemaWatch *watch,
+								  const PlannedStmt *stmt);
+extern void ryw_schemawatch_abandon(RywSchemaWatch *watch);
+extern bool ryw_schemawatch_end(RywSchemaWatch *watch);
 
 #endif							/* RYW_SCHEMAWATCH_H */

@@ -88,6 +88,8 @@ static MemoryContextCallback report_callback = {.func = report_token};
 static void
 show_and_report(const RywToken *token)
 {
+	if (ryw_token_compare(token, &shown) == 0)
+		return;
 	shown = *token;
 	if (ryw_setting_report_token == RYW_REPORT_OFF || report_pending ||
 		!ryw_compat_has_client() || MessageContext == NULL)

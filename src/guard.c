@@ -31,6 +31,7 @@
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "optimizer/planner.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -269,6 +270,9 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 		refuse_fixed_snapshot();
 	answer = answer_call(function, &token, timeout, &since_us);
 	ryw_snapshot_retake_active();
+
+	/* plans of later statements follow what the schema is now */
+	AcceptInvalidationMessages();
 	return answer;
 }
 

@@ -20,6 +20,7 @@
 #include "nodes/parsenodes.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
+#include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "commit.h"
@@ -48,6 +49,9 @@ wait_for_setting(VariableSetStmt *stmt)
 		ryw_wait_refuse("The transaction has taken its snapshot already.",
 						"Use SET ryw.wait_for as the first statement of the transaction.");
 	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &since_us);
+
+	/* plans of later statements follow what the schema is now */
+	AcceptInvalidationMessages();
 }
 
 static void

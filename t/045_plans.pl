@@ -98,6 +98,36 @@ right_or_refused(
 		'SELECT who_slow() WHERE ryw_require(TOKEN, 8000)'),
 	'new', 's36: a function replaced during the wait');
 
+# Within a transaction that holds the lock already, the next statements follow.
+$w->run($_)
+  foreach 'CREATE TABLE q (id int) PARTITION BY RANGE (id)',
+  'CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (100)';
+my $part = 1;
+foreach my $wait (
+	'DO $do$ DECLARE n int; BEGIN SELECT count(*) INTO n FROM q;'
+	. ' IF ryw_wait(TOKEN, 8000) THEN SELECT count(*) INTO n FROM q; END IF;'
+	. q{ PERFORM set_config('test.n', n::text, false); END $do$},
+	'SET ryw.wait_for = TOKEN')
+{
+	my $from = 100 * ++$part;
+
+	$c->run($_) foreach q{SET ryw.wait_timeout = '8s'}, 'BEGIN', 'SELECT count(*) FROM q';
+	my $result = behind(
+		[   'BEGIN',
+			"CREATE TABLE q$part (id int)",
+			"INSERT INTO q$part VALUES ($from)",
+			"ALTER TABLE q ATTACH PARTITION q$part FOR VALUES FROM ($from) TO ($from + 100)",
+			'COMMIT'
+		],
+		$wait);
+	is($result->sqlstate, '00000', "s36: attached during @{[ substr($wait, 0, 3) ]}: answered");
+	is( $wait =~ /^SET/
+		? $c->value('SELECT count(*) FROM q')
+		: $c->value(q{SELECT current_setting('test.n')}),
+		$part - 1, 's36: and the next statement sees the new partition');
+	$c->run('COMMIT');
+}
+
 # What vacuum and analyze do to a plain table refuses nobody.
 is( behind(
 		[ 'INSERT INTO t SELECT g FROM generate_series(1, 1000) g', 'ANALYZE t' ],

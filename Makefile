@@ -73,6 +73,14 @@ test-ha:
 test-majors:
 	@$(RYW_ENV) MAJORS='$(MAJORS)' .ci/test-majors
 
+# Faults put in on purpose, which the tests must notice; takes half an hour.
+mutants:
+	@.ci/mutants
+
+# Random input for the parsers, RUNS inputs each; needs clang's fuzzer.
+fuzz:
+	@RUNS='$(RUNS)' .ci/fuzz
+
 lint:
 	@$(RYW_ENV) TESTS='structure lint' .ci/run-tests
 
@@ -96,9 +104,11 @@ help:
 	@echo 'make test-assert     the same on a server built with assertions'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
+	@echo 'make mutants         faults that the tests must notice'
+	@echo 'make fuzz            random input for the parsers; RUNS=10000000 inputs each'
 	@echo 'make lint            structure checks, warnings of gcc and clang, cppcheck'
 	@echo 'make typedefs        write typedefs.list for pgindent'
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-ha test-majors lint typedefs pg-config-path demo help ryw-force
+.PHONY: deps test test-assert test-ha test-majors mutants fuzz lint typedefs pg-config-path demo help ryw-force

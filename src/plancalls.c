@@ -34,7 +34,10 @@ find_in_expr(Node *node, FindContext *context)
 		return false;
 	if (IsA(node, FuncExpr) &&
 		context->wanted(((FuncExpr *) node)->funcid))
+	{
 		context->calls = lappend(context->calls, node);
+		return false;			/* its arguments are the caller's business */
+	}
 	return expression_tree_walker(node, find_in_expr, context);
 }
 

@@ -102,6 +102,7 @@ right_or_refused(
 $w->run($_)
   foreach 'CREATE TABLE q (id int) PARTITION BY RANGE (id)',
   'CREATE TABLE q1 PARTITION OF q FOR VALUES FROM (0) TO (100)';
+catch_up($primary, $replica);
 my $part = 1;
 foreach my $wait (
 	'DO $do$ DECLARE n int; BEGIN SELECT count(*) INTO n FROM q;'

@@ -228,9 +228,9 @@ $w->run("REVOKE EXECUTE ON FUNCTION $_ FROM PUBLIC")
   'ryw_require(text, bigint)', 'ryw_require(ryw_token, bigint)';
 my $granted = write_token($w,
 	'GRANT EXECUTE ON FUNCTION ryw_wait(text, bigint) TO plain');
+catch_up($primary, $replica);
 is($watcher->query("SELECT ryw_wait('$granted', 10000)")->sqlstate,
 	'42501', 's63: REVOKE: refused');
-catch_up($primary, $replica);
 is($plain->value("SELECT ryw_wait('$granted', 10000)"),
 	't', 's63: GRANT: allowed');
 pause_replay($replica);

@@ -84,14 +84,12 @@ slot_for(const char *reporter)
 }
 
 /*
- * Collect the rows of every report that arrived later than after_us and not
- * longer ago than max_age_us, at most size of them.  Takes RYW_LOCK_REPORTS,
- * shared.
+ * Collect the rows of every report that arrived later than after_us, at most
+ * size of them.  Takes RYW_LOCK_REPORTS, shared.
  */
 int
-ryw_handup_collect(RywNode *nodes, int size, int64 max_age_us, int64 after_us)
+ryw_handup_collect(RywReported *reported, int size, int64 after_us)
 {
-	int64		oldest_us = Max(ryw_lag_clock_us() - max_age_us, after_us);
 	int			n = 0;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
@@ -99,10 +97,13 @@ ryw_handup_collect(RywNode *nodes, int size, int64 max_age_us, int64 after_us)
 	{
 		Report	   *report = &shared->reports[i];
 
-		if (report->arrived_us <= oldest_us)
+		if (report->arrived_us <= after_us)
 			continue;
 		for (int k = 0; k < report->downstream.nnodes && n < size; k++)
-			nodes[n++] = report->downstream.nodes[k];
+		{
+			reported[n].node = report->downstream.nodes[k];
+			reported[n++].arrived_us = report->arrived_us;
+		}
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
 	return n;

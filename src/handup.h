@@ -13,7 +13,14 @@
 
 extern const RywShmemRoom ryw_handup_room;
 
-extern int	ryw_handup_collect(RywNode *nodes, int size, int64 max_age_us,
+/* A node of somebody's report, and when that arrived, monotonic. */
+typedef struct RywReported
+{
+	RywNode		node;
+	int64		arrived_us;
+} RywReported;
+
+extern int	ryw_handup_collect(RywReported *reported, int size,
 							   int64 after_us);
 extern void ryw_handup_tick(const RywHeartbeat *downstream);
 

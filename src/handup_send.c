@@ -32,12 +32,23 @@
 /* Time between two reports, at least. */
 #define REPORT_EVERY_US	(INT64CONST(1000) * 1000)
 
+/*
+ * From here on only the extension's own schema is searched.  Anybody who may
+ * create functions upstream could otherwise put one of this name in the way.
+ */
+#define PATH_QUERY \
+	"SELECT pg_catalog.set_config('search_path'," \
+	" pg_catalog.quote_ident(n.nspname), false)" \
+	" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n" \
+	" ON n.oid OPERATOR(pg_catalog.=) e.extnamespace" \
+	" WHERE e.extname OPERATOR(pg_catalog.=) 'ryw'"
 #define REPORT_QUERY	"SELECT ryw_report_downstream($1, $2)"
 
 typedef enum HandupState
 {
 	HANDUP_CLOSED,
 	HANDUP_CONNECTING,
+	HANDUP_PREPARING,
 	HANDUP_IDLE,
 	HANDUP_CALLING
 } HandupState;
@@ -115,10 +126,11 @@ go_on_connecting(void)
 	switch (awaited)
 	{
 		case PGRES_POLLING_OK:
-			if (PQsetnonblocking(conn, 1) != 0)
+			if (PQsetnonblocking(conn, 1) != 0 ||
+				!PQsendQuery(conn, PATH_QUERY))
 				fail(PQerrorMessage(conn));
 			else
-				enter(HANDUP_IDLE);
+				enter(HANDUP_PREPARING);
 			break;
 		case PGRES_POLLING_FAILED:
 			fail(PQerrorMessage(conn));
@@ -148,6 +160,7 @@ start_calling(const RywHeartbeat *downstream)
 		enter(HANDUP_CALLING);
 }
 
+/* See whether the answer to a query is there; it must be one row. */
 static void
 go_on_calling(void)
 {
@@ -163,14 +176,17 @@ go_on_calling(void)
 		result = PQgetResult(conn);
 		if (result == NULL)
 		{
-			failure_logged = false;
+			failure_logged = failure_logged && state == HANDUP_PREPARING;
 			enter(HANDUP_IDLE);
 			return;
 		}
-		if (PQresultStatus(result) != PGRES_TUPLES_OK)
+		if (PQresultStatus(result) != PGRES_TUPLES_OK ||
+			PQntuples(result) != 1)
 		{
+			fail(PQresultStatus(result) == PGRES_TUPLES_OK ?
+				 "extension ryw is not in that database" :
+				 PQerrorMessage(conn));
 			PQclear(result);
-			fail(PQerrorMessage(conn));
 			return;
 		}
 		PQclear(result);
@@ -192,7 +208,7 @@ ryw_handup_tick(const RywHeartbeat *downstream)
 		return;
 	}
 
-	if ((state == HANDUP_CONNECTING || state == HANDUP_CALLING) &&
+	if (state != HANDUP_CLOSED && state != HANDUP_IDLE &&
 		ryw_lag_clock_us() - since_us > PATIENCE_US)
 	{
 		fail("timeout");
@@ -212,6 +228,7 @@ ryw_handup_tick(const RywHeartbeat *downstream)
 			if (ryw_lag_clock_us() - called_us >= REPORT_EVERY_US)
 				start_calling(downstream);
 			break;
+		case HANDUP_PREPARING:
 		case HANDUP_CALLING:
 			go_on_calling();
 			break;

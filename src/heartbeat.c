@@ -58,16 +58,16 @@ put_signed(Cursor *cursor, uint64_t value)
 	put_unsigned(cursor, (value << 1) ^ sign);
 }
 
-/* An LSN, as its distance behind base; 0 stands for unknown. */
+/* An LSN or a time, as its distance behind base; 0 stands for unknown. */
 static void
-put_lsn(Cursor *cursor, uint64_t lsn, uint64_t base)
+put_distance(Cursor *cursor, uint64_t value, uint64_t base)
 {
-	if (lsn == RYW_UNKNOWN_LSN)
+	if (value == 0)
 		put_byte(cursor, 0);
 	else
 	{
 		put_byte(cursor, 1);
-		put_signed(cursor, base - lsn);
+		put_signed(cursor, base - value);
 	}
 }
 
@@ -88,17 +88,17 @@ put_node(Cursor *cursor, const RywNode *node, const RywHeartbeat *base)
 	put_byte(cursor, (unsigned char) node->role);
 	put_byte(cursor, (unsigned char) node->state);
 	put_unsigned(cursor, node->tli);
-	put_lsn(cursor, node->sent, base->lsn);
-	put_lsn(cursor, node->write, base->lsn);
-	put_lsn(cursor, node->flush, base->lsn);
-	put_lsn(cursor, node->replay, base->lsn);
+	put_distance(cursor, node->sent, base->lsn);
+	put_distance(cursor, node->write, base->lsn);
+	put_distance(cursor, node->flush, base->lsn);
+	put_distance(cursor, node->replay, base->lsn);
 	put_signed(cursor, (uint64_t) node->lag_us);
-	put_signed(cursor, (uint64_t) node->lag_min_us);
 	put_signed(cursor, (uint64_t) node->lag_p50_us);
 	put_signed(cursor, (uint64_t) node->lag_p95_us);
 	put_signed(cursor, (uint64_t) node->lag_p99_us);
 	put_signed(cursor, (uint64_t) node->lag_max_us);
-	put_signed(cursor, (uint64_t) base->sent_at - (uint64_t) node->observed_at);
+	put_distance(cursor, (uint64_t) node->observed_at, (uint64_t) base->sent_at);
+	put_distance(cursor, (uint64_t) node->replied_at, (uint64_t) base->sent_at);
 }
 
 /*
@@ -195,13 +195,13 @@ get_duration(Cursor *cursor)
 }
 
 static uint64_t
-get_lsn(Cursor *cursor, uint64_t base)
+get_distance(Cursor *cursor, uint64_t base)
 {
 	unsigned char known = get_byte(cursor);
 
 	if (known > 1)
 		cursor->broken = true;
-	return known ? base - get_signed(cursor) : RYW_UNKNOWN_LSN;
+	return known ? base - get_signed(cursor) : 0;
 }
 
 static void
@@ -230,17 +230,17 @@ get_node(Cursor *cursor, RywNode *node, const RywHeartbeat *base)
 	node->role = (RywRole) get_limited(cursor, RYW_ROLES - 1);
 	node->state = (RywNodeState) get_limited(cursor, RYW_NODE_STATES - 1);
 	node->tli = (uint32_t) get_limited(cursor, UINT32_MAX);
-	node->sent = get_lsn(cursor, base->lsn);
-	node->write = get_lsn(cursor, base->lsn);
-	node->flush = get_lsn(cursor, base->lsn);
-	node->replay = get_lsn(cursor, base->lsn);
+	node->sent = get_distance(cursor, base->lsn);
+	node->write = get_distance(cursor, base->lsn);
+	node->flush = get_distance(cursor, base->lsn);
+	node->replay = get_distance(cursor, base->lsn);
 	node->lag_us = get_duration(cursor);
-	node->lag_min_us = get_duration(cursor);
 	node->lag_p50_us = get_duration(cursor);
 	node->lag_p95_us = get_duration(cursor);
 	node->lag_p99_us = get_duration(cursor);
 	node->lag_max_us = get_duration(cursor);
-	node->observed_at = (int64_t) ((uint64_t) base->sent_at - get_signed(cursor));
+	node->observed_at = (int64_t) get_distance(cursor, (uint64_t) base->sent_at);
+	node->replied_at = (int64_t) get_distance(cursor, (uint64_t) base->sent_at);
 }
 
 /*

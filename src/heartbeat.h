@@ -66,12 +66,12 @@ typedef struct RywNode
 	uint64_t	flush;
 	uint64_t	replay;
 	int64_t		lag_us;			/* microseconds; RYW_UNKNOWN_US */
-	int64_t		lag_min_us;
 	int64_t		lag_p50_us;
 	int64_t		lag_p95_us;
 	int64_t		lag_p99_us;
 	int64_t		lag_max_us;
 	int64_t		observed_at;	/* microseconds, on the primary's wall clock */
+	int64_t		replied_at;		/* its last answer, on its own wall clock; 0: none */
 } RywNode;
 
 /* The whole cluster. */

@@ -14,11 +14,9 @@
  * saw the same even version before and after.  So rows are never torn, and
  * nobody who looks can hold up replay or the worker.
  *
- * How long a heartbeat was under way cannot be read off two clocks that may
- * differ.  But the difference between the time it arrived here and the time
- * it was sent there is that delay plus whatever the clocks differ by, and the
- * smallest such difference of late belongs to the fastest heartbeat.  What a
- * heartbeat took longer than that one is known exactly, and kept.
+ * A replica's worker adds what only that node can know: how far replay is
+ * behind what has been received.  That is four words under a spinlock, which
+ * neither the startup process nor a commit ever takes.
  *
  * Committing sessions leave marks, so that the worker knows the time of a WAL
  * position more finely than it samples.  The time is the commit's own, which
@@ -35,20 +33,15 @@
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "portability/instr_time.h"
+#include "storage/spin.h"
 #include "utils/timestamp.h"
 
 #include "compat.h"
 #include "lag.h"
 
-/* How many heartbeats the fastest one is looked for among. */
-#define RECENT_HEARTBEATS	512
-
 /* How often a reader tries before it makes room for the writer. */
 #define READ_SPINS			100
 #define READ_PAUSE_US		100
-
-/* Marks between two collections: far more than there can be. */
-#define MARK_SLOTS			256
 
 /* Written by the session that won the exchange; at is 0 meanwhile. */
 typedef struct MarkSlot
@@ -61,10 +54,13 @@ typedef struct RywLagShared
 {
 	pg_atomic_uint64 last_mark; /* when the newest mark was made */
 	pg_atomic_uint64 nmarks;	/* ever made */
-	MarkSlot	marks[MARK_SLOTS];
+	MarkSlot	marks[RYW_MARK_SLOTS];
 
 	pg_atomic_uint64 version;	/* odd while the picture is being written */
 	RywPicture	picture;		/* nothing yet while the version is 0 */
+
+	slock_t		reception_lock;
+	RywReception reception;		/* protected by reception_lock */
 } RywLagShared;
 
 static RywLagShared *shared;
@@ -84,13 +80,15 @@ lag_attach(void *area, bool found)
 
 	pg_atomic_init_u64(&shared->last_mark, 0);
 	pg_atomic_init_u64(&shared->nmarks, 0);
-	for (int i = 0; i < MARK_SLOTS; i++)
+	for (int i = 0; i < RYW_MARK_SLOTS; i++)
 	{
 		pg_atomic_init_u64(&shared->marks[i].lsn, 0);
 		pg_atomic_init_u64(&shared->marks[i].at, 0);
 	}
 	memset(&shared->picture, 0, sizeof(shared->picture));
 	pg_atomic_init_u64(&shared->version, 0);
+	SpinLockInit(&shared->reception_lock);
+	memset(&shared->reception, 0, sizeof(shared->reception));
 }
 
 const RywShmemRoom ryw_lag_room = {
@@ -122,7 +120,7 @@ ryw_lag_mark_commit(uint64 lsn, int64 at)
 	if (!pg_atomic_compare_exchange_u64(&shared->last_mark, &last, (uint64) at))
 		return;
 
-	slot = &shared->marks[pg_atomic_fetch_add_u64(&shared->nmarks, 1) % MARK_SLOTS];
+	slot = &shared->marks[pg_atomic_fetch_add_u64(&shared->nmarks, 1) % RYW_MARK_SLOTS];
 	pg_atomic_write_u64(&slot->at, 0);
 	pg_write_barrier();
 	pg_atomic_write_u64(&slot->lsn, lsn);
@@ -141,11 +139,11 @@ ryw_lag_take_marks(RywCommitMark *marks, int size)
 	uint64		made = pg_atomic_read_u64(&shared->nmarks);
 	int			n = 0;
 
-	if (made - taken > MARK_SLOTS)
-		taken = made - MARK_SLOTS;
+	if (made - taken > RYW_MARK_SLOTS)
+		taken = made - RYW_MARK_SLOTS;
 	for (; taken < made && n < size; taken++)
 	{
-		MarkSlot   *slot = &shared->marks[taken % MARK_SLOTS];
+		MarkSlot   *slot = &shared->marks[taken % RYW_MARK_SLOTS];
 		uint64		at;
 
 		pg_read_barrier();
@@ -172,15 +170,16 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 }
 
 static void
-write_picture(const RywHeartbeat *cluster, int64 delay_us)
+write_picture(const RywHeartbeat *cluster, bool is_own)
 {
 	uint64		version = pg_atomic_read_u64(&shared->version);
 
 	pg_atomic_write_u64(&shared->version, version + 1);
 	pg_write_barrier();
 	copy_cluster(&shared->picture.cluster, cluster);
+	shared->picture.is_own = is_own;
 	shared->picture.arrived_us = ryw_lag_clock_us();
-	shared->picture.delay_us = delay_us;
+	shared->picture.arrived_at = GetCurrentTimestamp();
 	pg_write_barrier();
 	pg_atomic_write_u64(&shared->version, version + 2);
 }
@@ -189,27 +188,7 @@ write_picture(const RywHeartbeat *cluster, int64 delay_us)
 void
 ryw_lag_publish(const RywHeartbeat *cluster)
 {
-	write_picture(cluster, 0);
-}
-
-/*
- * How much longer the heartbeat just received was under way than the fastest
- * one of late.  Startup process.
- */
-static int64
-delay_of(const RywHeartbeat *heartbeat)
-{
-	static int64 differences[RECENT_HEARTBEATS];
-	static uint64 nreceived = 0;
-	int64		difference = GetCurrentTimestamp() - heartbeat->sent_at;
-	int64		smallest = difference;
-	int			n;
-
-	differences[nreceived++ % RECENT_HEARTBEATS] = difference;
-	n = (int) Min(nreceived, RECENT_HEARTBEATS);
-	for (int i = 0; i < n; i++)
-		smallest = Min(smallest, differences[i]);
-	return difference - smallest;
+	write_picture(cluster, true);
 }
 
 /*
@@ -224,8 +203,26 @@ ryw_lag_receive(const unsigned char *payload, size_t length)
 
 	if (!ryw_heartbeat_decode(payload, length, &received))
 		return false;
-	write_picture(&received, delay_of(&received));
+	write_picture(&received, false);
 	return true;
+}
+
+/* Publish what this replica has just seen of itself.  Worker. */
+void
+ryw_lag_publish_reception(const RywReception *reception)
+{
+	SpinLockAcquire(&shared->reception_lock);
+	shared->reception = *reception;
+	SpinLockRelease(&shared->reception_lock);
+}
+
+/* Read that; all zero while nothing has been published.  Takes a spinlock. */
+void
+ryw_lag_read_reception(RywReception *reception)
+{
+	SpinLockAcquire(&shared->reception_lock);
+	*reception = shared->reception;
+	SpinLockRelease(&shared->reception_lock);
 }
 
 /*
@@ -245,8 +242,9 @@ ryw_lag_read(RywPicture *picture)
 		{
 			pg_read_barrier();
 			copy_cluster(&picture->cluster, &shared->picture.cluster);
+			picture->is_own = shared->picture.is_own;
 			picture->arrived_us = shared->picture.arrived_us;
-			picture->delay_us = shared->picture.delay_us;
+			picture->arrived_at = shared->picture.arrived_at;
 			pg_read_barrier();
 			if (pg_atomic_read_u64(&shared->version) == version)
 				return true;

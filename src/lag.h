@@ -15,9 +15,19 @@
 typedef struct RywPicture
 {
 	RywHeartbeat cluster;
+	bool		is_own;			/* seen by this node itself, as a primary */
 	int64		arrived_us;		/* when, on this node's monotonic clock */
-	int64		delay_us;		/* how much longer than the fastest it took */
+	int64		arrived_at;		/* and on its wall clock */
 } RywPicture;
+
+/* What a replica knows of itself: how far it is behind what it receives. */
+typedef struct RywReception
+{
+	int64		sampled_us;		/* monotonic; 0: never */
+	int64		heard_us;		/* when something new came in, monotonic; 0 */
+	uint64		replay;			/* where it was then */
+	int64		behind_us;		/* how long replay was behind; RYW_UNKNOWN_US */
+} RywReception;
 
 /* A commit: where its record ends, and when it was. */
 typedef struct RywCommitMark
@@ -26,13 +36,16 @@ typedef struct RywCommitMark
 	int64		at;				/* microseconds, on this node's wall clock */
 } RywCommitMark;
 
-/* Commits are marked at most this often. */
+/* Commits are marked at most this often, and so many are kept. */
 #define RYW_MARK_INTERVAL_US	10000
+#define RYW_MARK_SLOTS			256
 
 extern const RywShmemRoom ryw_lag_room;
 
 extern void ryw_lag_mark_commit(uint64 lsn, int64 at);
 extern int	ryw_lag_take_marks(RywCommitMark *marks, int size);
+extern void ryw_lag_publish_reception(const RywReception *reception);
+extern void ryw_lag_read_reception(RywReception *reception);
 
 extern int64 ryw_lag_clock_us(void);
 extern void ryw_lag_publish(const RywHeartbeat *cluster);

@@ -3,11 +3,12 @@
  * lagtrack.c
  *	  How old a WAL position is, and how lag was over a window of time.
  *
- * Private to the primary's worker.  At each sample it notes where WAL ends;
- * the lag of a replica is how long ago the position that it has applied was
- * the end of WAL.  One clock, the primary's monotonic one, so that no skew
- * between nodes can enter.  While nothing is written the last mark is only
- * made longer: an idle primary fills no ring, and lag does not grow.
+ * At each sample a primary's worker notes where WAL ends; the lag of a replica
+ * is how long ago the position that it has applied was the end of WAL.  One
+ * clock, that node's monotonic one, so that no skew between nodes can enter.
+ * While nothing is written the last mark is only made longer: an idle primary
+ * fills no ring, and lag does not grow.  A replica's worker does the same with
+ * the end of what it has received.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,8 +17,10 @@
 #include "lag.h"
 #include "lagtrack.h"
 
-/* One mark in the coarse ring stands for this long. */
-#define COARSE_US	(INT64CONST(10) * 1000000)
+/* A mark stands for this long at least, in each ring. */
+static const int64 steps_us[RYW_TRACK_RINGS] = {
+	0, INT64CONST(1000000), INT64CONST(60000000)
+};
 
 /* The WAL that leads up to a commit mark was written within this long. */
 #define COMMIT_SPAN_US	RYW_MARK_INTERVAL_US
@@ -65,8 +68,17 @@ void
 ryw_lagtrack_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
 				  bool is_commit)
 {
-	note_in_ring(&track->fine, lsn, now_us, 0, is_commit);
-	note_in_ring(&track->coarse, lsn, now_us, COARSE_US, false);
+	for (int i = 0; i < RYW_TRACK_RINGS; i++)
+		note_in_ring(&track->rings[i], lsn, now_us, steps_us[i],
+					 is_commit && i == 0);
+}
+
+/* Forget every mark. */
+void
+ryw_lagtrack_forget(RywTrack *track)
+{
+	for (int i = 0; i < RYW_TRACK_RINGS; i++)
+		track->rings[i].nmarks = 0;
 }
 
 /*
@@ -121,18 +133,20 @@ newest_until(const RywRing *ring, XLogRecPtr lsn, int64 *since)
 int64
 ryw_lagtrack_age(const RywTrack *track, XLogRecPtr lsn, int64 now_us)
 {
-	int64		since;
-	int64		oldest;
+	const RywRing *finest = &track->rings[0];
+	int64		since = now_us;
+	bool		found = false;
 
-	if (track->fine.nmarks == 0)
+	if (finest->nmarks == 0)
 		return RYW_UNKNOWN_US;
-	if (lsn >= mark_at(&track->fine, track->fine.nmarks - 1)->lsn)
+	if (lsn >= mark_at(finest, finest->nmarks - 1)->lsn)
 		return 0;
-	if (!newest_until(&track->fine, lsn, &since))
+	for (int i = 0; i < RYW_TRACK_RINGS && !found; i++)
 	{
-		oldest = since;
-		(void) newest_until(&track->coarse, lsn, &since);
-		since = Min(since, oldest);
+		int64		since_here;
+
+		found = newest_until(&track->rings[i], lsn, &since_here);
+		since = Min(since, since_here);
 	}
 	return Max(now_us - since, 0);
 }
@@ -173,15 +187,14 @@ ryw_lagtrack_add(RywWindow *window, int64 lag_us, int64 now_us,
 void
 ryw_lagtrack_read_window(RywWindow *window, RywNode *node)
 {
-	static const double ranks[] = {1e-9, 0.50, 0.95, 0.99, 1.0};
+	static const double ranks[] = {0.50, 0.95, 0.99, 1.0};
 	double		values[lengthof(ranks)];
 
 	if (!ryw_histogram_percentiles(window->slices, RYW_WINDOW_SLICES, ranks,
 								   lengthof(ranks), values))
 		return;
-	node->lag_min_us = (int64) values[0];
-	node->lag_p50_us = (int64) values[1];
-	node->lag_p95_us = (int64) values[2];
-	node->lag_p99_us = (int64) values[3];
-	node->lag_max_us = (int64) values[4];
+	node->lag_p50_us = (int64) values[0];
+	node->lag_p95_us = (int64) values[1];
+	node->lag_p99_us = (int64) values[2];
+	node->lag_max_us = (int64) values[3];
 }

@@ -31,11 +31,16 @@ typedef struct RywRing
 	RywMark		marks[RYW_RING_SIZE];
 } RywRing;
 
-/* Every mark of the last minutes, and one in ten seconds of the last hours. */
+/*
+ * Every mark of the last half minute at least, one a second of the last hour,
+ * and one a minute of the last days: a time is known within a few percent of
+ * how long ago it was.
+ */
+#define RYW_TRACK_RINGS	3
+
 typedef struct RywTrack
 {
-	RywRing		fine;
-	RywRing		coarse;
+	RywRing		rings[RYW_TRACK_RINGS];	/* the finest first */
 } RywTrack;
 
 /* Lag over a window, which forgets in steps of a tenth of it. */
@@ -50,6 +55,7 @@ typedef struct RywWindow
 
 extern void ryw_lagtrack_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
 							  bool is_commit);
+extern void ryw_lagtrack_forget(RywTrack *track);
 extern int64 ryw_lagtrack_age(const RywTrack *track, XLogRecPtr lsn,
 							  int64 now_us);
 

@@ -38,6 +38,7 @@ typedef struct Standby
 	bool		in_use;
 	bool		is_reported;	/* by another replica, not by a walsender */
 	int64		seen_us;		/* when it was seen last, monotonic */
+	int64		heard_us;		/* when it answered last, monotonic */
 	RywNode		node;
 	RywWindow  *window;
 } Standby;
@@ -124,8 +125,8 @@ standby_by_name(const char *name, bool is_reported)
 	strlcpy(unused->node.name, name, RYW_NODE_NAME_SIZE);
 	unused->node.role = RYW_ROLE_REPLICA;
 	unused->node.lag_us = unused->node.lag_max_us = RYW_UNKNOWN_US;
-	unused->node.lag_min_us = unused->node.lag_p50_us = RYW_UNKNOWN_US;
-	unused->node.lag_p95_us = unused->node.lag_p99_us = RYW_UNKNOWN_US;
+	unused->node.lag_p50_us = unused->node.lag_p95_us = RYW_UNKNOWN_US;
+	unused->node.lag_p99_us = RYW_UNKNOWN_US;
 	if (unused->window == NULL)
 		unused->window = MemoryContextAlloc(standby_context,
 											sizeof(RywWindow));
@@ -133,14 +134,13 @@ standby_by_name(const char *name, bool is_reported)
 	unused->in_use = true;
 	unused->is_reported = is_reported;
 	unused->pid = 0;
+	unused->heard_us = 0;
 	return unused;
 }
 
 static RywNodeState
-node_state(const WalSnd *walsnd)
+node_state(const WalSnd *walsnd, int64 silence_us)
 {
-	int64		silence_us = GetCurrentTimestamp() - walsnd->replyTime;
-
 	switch (walsnd->state)
 	{
 		case WALSNDSTATE_STARTUP:
@@ -156,19 +156,27 @@ node_state(const WalSnd *walsnd)
 	}
 
 	/* it answers every heartbeat at once */
-	if (ryw_setting_heartbeat_interval > 0 && walsnd->replyTime != 0 &&
+	if (ryw_setting_heartbeat_interval > 0 &&
 		silence_us > 2000 * (int64) ryw_setting_heartbeat_interval)
 		return RYW_NODE_SILENT;
 	return RYW_NODE_STREAMING;
 }
 
-/* Take over what a walsender's entry says; a copy, made under its lock. */
+/*
+ * Take over what a walsender's entry says; a copy, made under its lock.  The
+ * time of the replica's answer is by its own clock: here it matters only that
+ * it is another one.
+ */
 static void
-take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli)
+take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
 {
 	RywNode    *node = &standby->node;
 
-	node->state = node_state(walsnd);
+	if (node->replied_at != walsnd->replyTime || node->state == RYW_NODE_GONE)
+		standby->heard_us = now_us;
+	standby->seen_us = now_us;
+	node->replied_at = walsnd->replyTime;
+	node->state = node_state(walsnd, now_us - standby->heard_us);
 	node->tli = tli;
 	node->sent = walsnd->sentPtr;
 	node->write = walsnd->write;
@@ -176,49 +184,45 @@ take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli)
 	node->replay = walsnd->apply;
 }
 
-/* Is there a connected replica of this name, other than this one? */
+/* Is this replica there under another record? */
 static bool
 has_namesake(const Standby *gone)
 {
 	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		if (standbys[i].in_use && standbys[i].pid != 0 &&
-			&standbys[i] != gone &&
+		if (standbys[i].in_use && &standbys[i] != gone &&
+			standbys[i].node.state != RYW_NODE_GONE &&
 			strcmp(standbys[i].node.name, gone->node.name) == 0)
 			return true;
 	}
 	return false;
 }
 
-/* Copy the entries of the walsenders that stream, each under its spinlock. */
-static int
+/* Copy the entries of the walsenders, each under its spinlock. */
+static void
 copy_walsenders(WalSnd *copies)
 {
-	int			n = 0;
-
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		WalSnd	   *walsnd = &WalSndCtl->walsnds[i];
 
 		SpinLockAcquire(&walsnd->mutex);
-		copies[n] = *walsnd;
+		copies[i] = *walsnd;
 		SpinLockRelease(&walsnd->mutex);
-		if (copies[n].pid != 0 && copies[n].state != WALSNDSTATE_BACKUP)
-			n++;
 	}
-	return n;
 }
 
-/* Mark those as gone whose walsender is not among these any more. */
+/* Mark those as gone whose walsender is not there any more. */
 static void
-notice_departures(const WalSnd *walsenders, int n)
+notice_departures(const WalSnd *walsenders)
 {
 	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
 		bool		is_there = standbys[i].is_reported;
 
-		for (int k = 0; k < n; k++)
-			is_there = is_there || walsenders[k].pid == standbys[i].pid;
+		for (int k = 0; k < max_wal_senders; k++)
+			is_there = is_there || (walsenders[k].pid != 0 &&
+									walsenders[k].pid == standbys[i].pid);
 		if (is_there || !standbys[i].in_use)
 			continue;
 		standbys[i].pid = 0;
@@ -235,50 +239,63 @@ static int
 look_at_walsenders(int64 now_us, TimeLineID tli)
 {
 	static WalSnd *walsenders = NULL;
+	static pid_t *strangers = NULL; /* by walsender: known to be no replica's */
 	int			connected = 0;
-	int			n;
 
 	if (walsenders == NULL)
+	{
 		walsenders = MemoryContextAlloc(standby_context,
 										sizeof(WalSnd) * (max_wal_senders + 1));
-	n = copy_walsenders(walsenders);
-	notice_departures(walsenders, n);
+		strangers = MemoryContextAllocZero(standby_context,
+										   sizeof(pid_t) * (max_wal_senders + 1));
+	}
+	copy_walsenders(walsenders);
+	notice_departures(walsenders);
 
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < max_wal_senders; i++)
 	{
-		Standby    *standby = standby_by_pid(walsenders[i].pid);
+		const WalSnd *walsnd = &walsenders[i];
+		Standby    *standby;
 		char		name[RYW_NODE_NAME_SIZE];
 
-		if (walsenders[i].apply == InvalidXLogRecPtr)
+		if (walsnd->pid == 0 || walsnd->state == WALSNDSTATE_BACKUP ||
+			walsnd->apply == InvalidXLogRecPtr || walsnd->pid == strangers[i])
 			continue;
+		standby = standby_by_pid(walsnd->pid);
 		if (standby == NULL)
 		{
-			if (!name_of(walsenders[i].pid, name))
+			if (!name_of(walsnd->pid, name))
+			{
+				strangers[i] = walsnd->pid;
 				continue;
+			}
 			standby = standby_by_name(name, false);
 			if (standby == NULL)
 				continue;
-			standby->pid = walsenders[i].pid;
+			standby->pid = walsnd->pid;
 		}
-		standby->seen_us = now_us;
-		take_over(standby, &walsenders[i], tli);
+		take_over(standby, walsnd, tli, now_us);
 		connected++;
 	}
 	return connected;
 }
 
-/* Count one sample of a replica's lag, behind the position it has applied. */
+/*
+ * Count one sample of a replica's lag, behind the position that it had applied
+ * at the moment at_us.
+ */
 static void
-measure_lag(Standby *standby, int64 now_us)
+measure_lag(Standby *standby, int64 at_us)
 {
 	RywNode    *node = &standby->node;
 
-	node->observed_at = GetCurrentTimestamp();
+	if (node->state != RYW_NODE_GONE)
+		node->observed_at = GetCurrentTimestamp();
 	if (node->replay == RYW_UNKNOWN_LSN)
 		return;					/* it has not told yet */
-	node->lag_us = ryw_lagtrack_age(track, node->replay, now_us);
+	node->lag_us = ryw_lagtrack_age(track, node->replay, at_us);
 	if (node->lag_us != RYW_UNKNOWN_US)
-		ryw_lagtrack_add(standby->window, node->lag_us, now_us,
+		ryw_lagtrack_add(standby->window, node->lag_us, at_us,
 						 (int64) ryw_setting_lag_window * 1000);
 }
 
@@ -289,26 +306,27 @@ measure_lag(Standby *standby, int64 now_us)
 static void
 take_reports(int64 now_us)
 {
-	static RywNode nodes[RYW_MAX_NODES];	/* too large for the stack */
+	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	static int64 collected_us = 0;
-	int			n = ryw_handup_collect(nodes, RYW_MAX_NODES, REPORT_PATIENCE_US,
-									   collected_us);
+	int			n = ryw_handup_collect(reported, RYW_MAX_NODES, collected_us);
 
 	collected_us = now_us;
 	for (int i = 0; i < n; i++)
 	{
-		Standby    *standby = standby_by_name(nodes[i].name, true);
+		const RywNode *node = &reported[i].node;
+		Standby    *standby = standby_by_name(node->name, true);
 
 		if (standby == NULL)
 			continue;
 		standby->seen_us = now_us;
-		standby->node.state = nodes[i].state;
-		standby->node.tli = nodes[i].tli;
-		standby->node.sent = nodes[i].sent;
-		standby->node.write = nodes[i].write;
-		standby->node.flush = nodes[i].flush;
-		standby->node.replay = nodes[i].replay;
-		measure_lag(standby, now_us);
+		standby->node.state = node->state;
+		standby->node.tli = node->tli;
+		standby->node.sent = node->sent;
+		standby->node.write = node->write;
+		standby->node.flush = node->flush;
+		standby->node.replay = node->replay;
+		standby->node.replied_at = node->replied_at;
+		measure_lag(standby, reported[i].arrived_us);
 	}
 }
 
@@ -346,7 +364,7 @@ measure_all(int64 now_us)
 static void
 note_positions(XLogRecPtr lsn, int64 now_us)
 {
-	RywCommitMark marks[64];
+	RywCommitMark marks[RYW_MARK_SLOTS];
 	int64		wall_us = GetCurrentTimestamp();
 	int			n = ryw_lag_take_marks(marks, lengthof(marks));
 
@@ -419,7 +437,9 @@ ryw_standby_read_windows(void)
 void
 ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 {
+	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	RywPosition position;
+	int			n;
 
 	ryw_replay_position(&position);
 	(void) look_at_walsenders(now_us, position.tli);
@@ -431,14 +451,19 @@ ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 	downstream->nnodes = 0;
 	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		if (standbys[i].in_use && standbys[i].node.state == RYW_NODE_GONE)
+		if (!standbys[i].in_use)
+			continue;
+		if (standbys[i].node.state == RYW_NODE_GONE)
+		{
 			standbys[i].in_use = false;
+			continue;
+		}
 		standbys[i].node.observed_at = downstream->sent_at;
-		if (standbys[i].in_use)
-			downstream->nodes[downstream->nnodes++] = standbys[i].node;
+		downstream->nodes[downstream->nnodes++] = standbys[i].node;
 	}
-	downstream->nnodes +=
-		ryw_handup_collect(&downstream->nodes[downstream->nnodes],
-						   RYW_MAX_NODES - downstream->nnodes,
-						   REPORT_PATIENCE_US, 0);
+
+	n = ryw_handup_collect(reported, RYW_MAX_NODES - downstream->nnodes,
+						   Max(now_us - REPORT_PATIENCE_US, 0));
+	for (int i = 0; i < n; i++)
+		downstream->nodes[downstream->nnodes++] = reported[i].node;
 }

@@ -7,6 +7,14 @@
  * far it is itself, and whether it still hears of anybody: it lays that over
  * its own row, or adds one that the picture does not have.
  *
+ * How old is a picture?  Clocks of two nodes cannot be compared, so nothing
+ * here does.  A heartbeat carries, for each replica, the time of that
+ * replica's last answer, by its own clock.  The heartbeat was written after
+ * that answer was given: so it is at most as old as the answer, and both of
+ * that replica's own readings.  All that was committed before the heartbeat
+ * was written has been applied with it, so its age is the staleness of the
+ * data.  A replica that no row speaks of does not know its staleness.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -33,6 +41,9 @@ PG_FUNCTION_INFO_V1(ryw_staleness_1_0);
 /* A heartbeat is overdue after this many intervals. */
 #define OVERDUE_INTERVALS	2
 
+/* Answers are this much older in a heartbeat, where others hand them up. */
+#define REPORT_SLACK_US		(INT64CONST(2) * 1000000)
+
 /* What this node knows of itself, laid over the picture. */
 typedef struct Here
 {
@@ -41,7 +52,9 @@ typedef struct Here
 	RywPosition position;
 	bool		has_picture;
 	int64		since_us;		/* since the picture arrived */
-	int64		staleness_us;	/* of this node's data; RYW_UNKNOWN_US */
+	int64		interval_us;	/* between heartbeats; 0: none, or unknown */
+	int64		age_us;			/* of the picture, at most; RYW_UNKNOWN_US */
+	RywReception reception;		/* on a replica */
 } Here;
 
 static const char *const state_names[RYW_NODE_STATES] = {
@@ -63,78 +76,118 @@ static const char *const role_names[RYW_ROLES] = {
 };
 
 /*
- * How long the fastest heartbeat took: as long as this replica lags at least,
- * by the primary's measure.  0 when nothing is known.
+ * When this replica last answered before the picture was painted, by its own
+ * clock; 0 when that is not known.  Where others go by the same name, the
+ * oldest answer is right for each of them.
  */
 static int64
-least_lag(const Here *here, const RywPicture *picture)
+own_answer(const Here *here, const RywPicture *picture)
 {
+	int64		replied_at = 0;
+
 	for (int i = 1; i < picture->cluster.nnodes; i++)
 	{
 		const RywNode *node = &picture->cluster.nodes[i];
 
-		if (strcmp(node->name, here->name) == 0 &&
-			node->state != RYW_NODE_GONE && node->lag_min_us > 0)
-			return node->lag_min_us;
+		if (strcmp(node->name, here->name) != 0 || node->replied_at == 0)
+			continue;
+		if (replied_at == 0 || node->replied_at < replied_at)
+			replied_at = node->replied_at;
 	}
-	return 0;
+	return replied_at;
 }
 
 static void
 look_around(Here *here, RywPicture *picture)
 {
+	int64		now_us = ryw_lag_clock_us();
+	int64		replied_at;
+
+	memset(here, 0, sizeof(*here));
 	ryw_replay_position(&here->position);
 	here->is_primary = here->position.is_primary;
-	here->has_picture = ryw_lag_read(picture);
-	here->staleness_us = here->is_primary ? 0 : RYW_UNKNOWN_US;
-	here->since_us = 0;
+	here->age_us = RYW_UNKNOWN_US;
 	if (here->is_primary)
 		ryw_nodename_here(here->name);
 	else
 		ryw_nodename_upstream(here->name);
+	ryw_lag_read_reception(&here->reception);
 
-	if (here->has_picture)
-	{
-		here->since_us = Max(ryw_lag_clock_us() - picture->arrived_us, 0);
-		if (!here->is_primary)
-			here->staleness_us = here->since_us + picture->delay_us +
-				least_lag(here, picture);
-	}
+	/* a node just promoted has yet to take its own */
+	here->has_picture = ryw_lag_read(picture) &&
+		(picture->is_own || !here->is_primary);
+	if (!here->has_picture)
+		return;
+	here->since_us = Max(now_us - picture->arrived_us, 0);
+	here->interval_us = (int64) picture->cluster.interval_ms * 1000;
+	if (here->is_primary)
+		here->age_us = here->since_us;
+	else if ((replied_at = own_answer(here, picture)) != 0)
+		here->age_us = here->since_us +
+			Max(picture->arrived_at - replied_at, 0);
+}
+
+/* Do heartbeats still come in, applied or not? */
+static bool
+is_heard(const Here *here)
+{
+	return here->interval_us > 0 && here->reception.sampled_us != 0 &&
+		WalRcvStreaming() &&
+		ryw_lag_clock_us() - here->reception.heard_us <=
+		here->interval_us * OVERDUE_INTERVALS;
 }
 
 static RywNodeState
-own_state(const Here *here, const RywPicture *picture)
+own_state(const Here *here)
 {
 	if (ryw_replay_state() == RYW_REPLAY_PAUSED)
 		return RYW_NODE_PAUSED;
 	if (!WalRcvStreaming())
 		return RYW_NODE_DISCONNECTED;
-	if (here->has_picture && picture->cluster.interval_ms > 0 &&
-		here->since_us > (int64) picture->cluster.interval_ms * 1000 *
-		OVERDUE_INTERVALS)
+	if (here->interval_us > 0 && !is_heard(here))
 		return RYW_NODE_SILENT;
 	return RYW_NODE_STREAMING;
 }
 
+/*
+ * This replica's own lag.  While heartbeats come in it is how far replay is
+ * behind what comes in; a picture much older than it should be says that what
+ * is applied now came in earlier than this node remembers.  When none come in
+ * the data is as old as the last one says.
+ */
+static int64
+own_lag(const Here *here)
+{
+	const RywReception *reception = &here->reception;
+	int64		lag_us = reception->behind_us;
+	int64		normal_us = OVERDUE_INTERVALS * here->interval_us +
+		REPORT_SLACK_US;
+
+	if (here->age_us == RYW_UNKNOWN_US)
+		return RYW_UNKNOWN_US;
+	if (!is_heard(here) || lag_us == RYW_UNKNOWN_US)
+		return here->age_us;
+
+	if (lag_us > 0 && here->position.lsn == reception->replay)
+		lag_us += Max(ryw_lag_clock_us() - reception->sampled_us, 0);
+	return Max(lag_us, here->age_us - normal_us);
+}
+
 /* Lay what a replica knows of itself over its row. */
 static void
-overlay(RywNode *node, const Here *here, const RywPicture *picture,
-		XLogRecPtr *end)
+overlay(RywNode *node, const Here *here, XLogRecPtr *end)
 {
 	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, NULL);
 
 	*end = Max(*end, received);
 
-	node->state = own_state(here, picture);
+	node->state = own_state(here);
 	node->tli = here->position.tli;
 	node->replay = here->position.lsn;
 	if (received != InvalidXLogRecPtr)
 		node->write = node->flush = received;
-
-	/* heard of nobody for too long: the data is as old as that */
-	if (node->state != RYW_NODE_STREAMING &&
-		here->staleness_us != RYW_UNKNOWN_US)
-		node->lag_us = Max(node->lag_us, here->staleness_us);
+	node->lag_us = own_lag(here);
+	node->observed_at = GetCurrentTimestamp();
 }
 
 static Datum
@@ -197,8 +250,7 @@ put_row(ReturnSetInfo *result, const RywNode *node, XLogRecPtr end,
 
 /* The row of a node that the picture does not have: this one. */
 static void
-put_own_row(ReturnSetInfo *result, const Here *here, const RywPicture *picture,
-			XLogRecPtr end)
+put_own_row(ReturnSetInfo *result, const Here *here, XLogRecPtr end)
 {
 	RywNode		node = {0};
 
@@ -208,11 +260,11 @@ put_own_row(ReturnSetInfo *result, const Here *here, const RywPicture *picture,
 	node.tli = here->position.tli;
 	node.replay = here->position.lsn;
 	node.lag_us = here->is_primary ? 0 : RYW_UNKNOWN_US;
-	node.lag_min_us = node.lag_p50_us = node.lag_p95_us = RYW_UNKNOWN_US;
+	node.lag_p50_us = node.lag_p95_us = RYW_UNKNOWN_US;
 	node.lag_p99_us = node.lag_max_us = RYW_UNKNOWN_US;
 	node.observed_at = GetCurrentTimestamp();
 	if (!here->is_primary)
-		overlay(&node, here, picture, &end);
+		overlay(&node, here, &end);
 	put_row(result, &node, end, 0, true);
 }
 
@@ -239,28 +291,27 @@ ryw_lag_1_0(PG_FUNCTION_ARGS)
 		bool		is_local = !found &&
 			(node->role == RYW_ROLE_PRIMARY) == here.is_primary &&
 			strcmp(node->name, here.name) == 0;
-		int64		age_us = here.since_us + picture->delay_us +
-			Max(picture->cluster.sent_at - node->observed_at, 0);
-
+		int64		age_us = here.age_us;
 		XLogRecPtr	known_end = end;
 
 		if (is_local && !here.is_primary)
 		{
-			overlay(node, &here, picture, &known_end);
-			node->observed_at = GetCurrentTimestamp();
+			overlay(node, &here, &known_end);
 			age_us = 0;
 		}
+		else if (age_us != RYW_UNKNOWN_US)
+			age_us += Max(picture->cluster.sent_at - node->observed_at, 0);
 		found = found || is_local;
 		put_row(result, node, known_end, age_us, is_local);
 	}
 	if (!found)
-		put_own_row(result, &here, picture, end);
+		put_own_row(result, &here, end);
 	return (Datum) 0;
 }
 
 /*
- * ryw_staleness: at most how old this node's data is; NULL on a replica that
- * has not received a heartbeat yet.
+ * ryw_staleness: at most how old this node's data is; NULL on a replica where
+ * no heartbeat says so yet.
  */
 Datum
 ryw_staleness_1_0(PG_FUNCTION_ARGS)
@@ -271,7 +322,9 @@ ryw_staleness_1_0(PG_FUNCTION_ARGS)
 	(void) fcinfo;
 	ryw_shmem_require();
 	look_around(&here, picture);
-	if (here.staleness_us == RYW_UNKNOWN_US)
+	if (here.is_primary)
+		return interval_of(0);
+	if (here.age_us == RYW_UNKNOWN_US)
 		PG_RETURN_NULL();
-	return interval_of(here.staleness_us);
+	return interval_of(here.age_us);
 }

@@ -3,16 +3,17 @@
  * worker.c
  *	  The background worker that watches the cluster's lag.
  *
- * One on every node, from the moment that the node is consistent.  It has no
- * database.  What it does depends on the node's role, looked at afresh on
- * every tick, so that it lives through a promotion:
+ * One on every node, from the moment that the node is consistent.  It is seen
+ * in pg_stat_activity, but belongs to no database.  What it does depends on
+ * the node's role, looked at afresh on every tick, so that it lives through a
+ * promotion:
  *
  * - on a primary it samples the walsenders at each ryw.sample_interval,
  *	 publishes the picture, and at each ryw.heartbeat_interval writes it into
  *	 WAL while a replica is connected;
- * - on a replica it has the WAL receiver tell upstream how far replay is, when
- *	 that has moved: by itself the receiver tells only when more WAL arrives.
- *	 And it hands up what it knows of replicas that stream from this node.
+ * - on a replica it samples how far replay is behind what is received, and
+ *	 has the WAL receiver tell upstream how far that is.  And it hands up what
+ *	 it knows of replicas that stream from this node.
  *
  * A heartbeat is an XLOG_NOOP record, which replays as nothing where this
  * library is not loaded and is not seen by logical decoding.  It is marked
@@ -31,6 +32,7 @@
 #include "replication/walreceiver.h"
 #include "storage/ipc.h"
 #include "storage/latch.h"
+#include "storage/sinval.h"
 #include "tcop/tcopprot.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -38,7 +40,7 @@
 #include "compat.h"
 #include "handup.h"
 #include "lag.h"
-#include "replay.h"
+#include "reception.h"
 #include "settings.h"
 #include "standby.h"
 #include "worker.h"
@@ -61,7 +63,8 @@ ryw_worker_register(void)
 	BackgroundWorker worker;
 
 	memset(&worker, 0, sizeof(worker));
-	worker.bgw_flags = BGWORKER_SHMEM_ACCESS;
+	worker.bgw_flags = BGWORKER_SHMEM_ACCESS |
+		BGWORKER_BACKEND_DATABASE_CONNECTION;
 	worker.bgw_start_time = BgWorkerStart_ConsistentState;
 	worker.bgw_restart_time = RESTART_SECONDS;
 	strlcpy(worker.bgw_library_name, "ryw", sizeof(worker.bgw_library_name));
@@ -102,17 +105,20 @@ write_heartbeat(void)
 static void
 tick_on_primary(Schedule *schedule, int64 now_us)
 {
+	static int	announced_ms = 0;	/* in the last heartbeat */
 	int64		interval_us = (int64) ryw_setting_heartbeat_interval * 1000;
-	bool		beat = now_us >= schedule->heartbeat_us;
+	bool		beat;
 	int			connected;
 
 	ryw_handup_tick(NULL);		/* there is nobody above */
 
+	/* with heartbeats off, percentiles are still brought up to date */
+	if (interval_us == 0)
+		interval_us = RYW_HEARTBEAT_DEFAULT * INT64CONST(1000);
+	schedule->heartbeat_us = Min(schedule->heartbeat_us, now_us + interval_us);
+	beat = now_us >= schedule->heartbeat_us;
 	if (beat)
 	{
-		/* with heartbeats off, percentiles are still brought up to date */
-		if (interval_us == 0)
-			interval_us = RYW_HEARTBEAT_DEFAULT * INT64CONST(1000);
 		schedule->heartbeat_us = next_tick(schedule->heartbeat_us, now_us,
 										   interval_us);
 		ryw_standby_read_windows();
@@ -120,24 +126,22 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 
 	connected = ryw_standby_sample(&picture, now_us);
 	ryw_lag_publish(&picture);
-	if (beat && ryw_setting_heartbeat_interval > 0 && connected > 0)
+
+	/* one more when they are turned off: replicas shall not miss them */
+	if (beat && connected > 0 &&
+		(ryw_setting_heartbeat_interval > 0 || announced_ms > 0))
+	{
 		write_heartbeat();
+		announced_ms = ryw_setting_heartbeat_interval;
+	}
 }
 
 static void
-tick_on_replica(int64 now_us)
+tick_on_replica(const Schedule *schedule, int64 now_us)
 {
-	static XLogRecPtr told = InvalidXLogRecPtr;
-	RywPosition position;
-
 	ryw_standby_downstream(&picture, now_us);
 	ryw_handup_tick(&picture);
-
-	ryw_replay_position(&position);
-	if (position.is_primary || position.lsn == told)
-		return;
-	told = position.lsn;
-	if (WalRcvStreaming())
+	if (ryw_reception_sample(now_us, schedule->sample_us) && WalRcvStreaming())
 		RYW_REQUEST_REPLY();
 }
 
@@ -151,6 +155,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
 	BackgroundWorkerUnblockSignals();
+	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	wait_event = RYW_WAIT_EVENT("RywWorkerMain");
 	ryw_standby_start();
@@ -165,7 +170,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 				next_tick(schedule.sample_us, now_us,
 						  (int64) ryw_setting_sample_interval * 1000);
 			if (RecoveryInProgress())
-				tick_on_replica(now_us);
+				tick_on_replica(&schedule, now_us);
 			else
 				tick_on_primary(&schedule, now_us);
 			now_us = ryw_lag_clock_us();
@@ -177,6 +182,8 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 						 wait_event);
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
+		if (catchupInterruptPending)
+			ProcessCatchupInterrupt();
 		if (ConfigReloadPending)
 		{
 			ConfigReloadPending = false;

@@ -22,7 +22,6 @@ check_node(const RywNode *node)
 	assert(node->role < RYW_ROLES);
 	assert(node->state < RYW_NODE_STATES);
 	assert(node->lag_us >= RYW_UNKNOWN_US);
-	assert(node->lag_min_us >= RYW_UNKNOWN_US);
 	assert(node->lag_p50_us >= RYW_UNKNOWN_US);
 	assert(node->lag_p95_us >= RYW_UNKNOWN_US);
 	assert(node->lag_p99_us >= RYW_UNKNOWN_US);

@@ -19,6 +19,7 @@
 
 #include "access/xlogrecovery.h"
 #include "libpq-fe.h"
+#include "utils/memutils.h"
 
 #include "compat.h"
 #include "handup.h"
@@ -54,6 +55,7 @@ typedef enum HandupState
 } HandupState;
 
 static PGconn *conn;
+static char *conninfo;			/* what it was made with */
 static PostgresPollingStatusType awaited;	/* while connecting */
 static HandupState state = HANDUP_CLOSED;
 static int64 since_us;			/* when the state was entered, monotonic */
@@ -92,6 +94,10 @@ start_connecting(void)
 {
 	const char *keywords[] = {"dbname", "application_name", NULL};
 	const char *values[] = {PrimaryConnInfo, "ryw worker", NULL};
+
+	if (conninfo != NULL)
+		pfree(conninfo);
+	conninfo = MemoryContextStrdup(TopMemoryContext, PrimaryConnInfo);
 
 	/* the connection string first, so that the name overrides its own */
 	conn = PQconnectStartParams(keywords, values, 1);
@@ -206,6 +212,13 @@ ryw_handup_tick(const RywHeartbeat *downstream)
 		if (state != HANDUP_CLOSED)
 			hang_up();
 		return;
+	}
+
+	/* another upstream, or another way there: at once */
+	if (state != HANDUP_CLOSED && strcmp(conninfo, PrimaryConnInfo) != 0)
+	{
+		hang_up();
+		since_us = 0;
 	}
 
 	if (state != HANDUP_CLOSED && state != HANDUP_IDLE &&

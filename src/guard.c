@@ -138,7 +138,6 @@ wait_before_query(QueryDesc *query)
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
-	list_free(exprs);
 
 	if (ryw_schemawatch_end(&watch))
 		ryw_wait_refuse("The schema changed after the statement had been planned.",

@@ -15,6 +15,7 @@
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
+#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/acl.h"
@@ -22,6 +23,7 @@
 #include "utils/catcache.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -35,6 +37,18 @@ static RywGuardFunction functions[] = {
 	{"ryw_require", ryw_require_1_0, false, true, InvalidOid, 0},
 	{"ryw_require", ryw_require_text_1_0, true, true, InvalidOid, 0},
 };
+
+/* A plan in the plan cache that holds calls; lives in the plan's memory. */
+typedef struct KnownPlan
+{
+	dlist_node	node;
+	MemoryContextCallback forget;
+	const PlannedStmt *stmt;
+	List	   *calls;
+} KnownPlan;
+
+/* The one used last comes first. */
+static dlist_head known_plans = DLIST_STATIC_INIT(known_plans);
 
 static bool resolved;
 static uint64 invalidations;	/* of pg_proc, since the backend began */
@@ -125,17 +139,11 @@ is_guard(Oid funcid)
 	return function_by_oid(funcid) != NULL;
 }
 
-/*
- * The calls that a plan holds, as FuncExpr nodes of the plan.  A statement
- * without any pays for a comparison of hash values at most.
- */
-List *
-ryw_guard_find_calls(PlannedStmt *stmt)
+/* Does the plan depend on one of the functions?  A look at hash values. */
+static bool
+mentions_guard(const PlannedStmt *stmt)
 {
 	ListCell   *lc;
-
-	if (!resolved)
-		resolve_functions();
 
 	foreach(lc, stmt->invalItems)
 	{
@@ -145,10 +153,68 @@ ryw_guard_find_calls(PlannedStmt *stmt)
 		{
 			if (item->cacheId == PROCOID && OidIsValid(functions[i].oid) &&
 				item->hashValue == functions[i].hash)
-				return ryw_plancalls_find(stmt, is_guard);
+				return true;
 		}
 	}
-	return NIL;
+	return false;
+}
+
+static void
+forget_plan(void *arg)
+{
+	dlist_delete(&((KnownPlan *) arg)->node);
+}
+
+/* Remember a plan's calls in the plan's own memory, until that goes away. */
+static void
+remember_plan(const PlannedStmt *stmt, MemoryContext context, List *calls)
+{
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	KnownPlan  *known = palloc(sizeof(KnownPlan));
+
+	known->stmt = stmt;
+	known->calls = list_copy(calls);
+	known->forget.func = forget_plan;
+	known->forget.arg = known;
+	dlist_push_head(&known_plans, &known->node);
+	MemoryContextRegisterResetCallback(context, &known->forget);
+	MemoryContextSwitchTo(caller);
+}
+
+/*
+ * The calls that a plan holds, as FuncExpr nodes of the plan.  A statement
+ * without any pays for a comparison of hash values at most.  The list of a
+ * plan in the plan cache is kept with it, so that only its first execution
+ * walks the plan.
+ */
+List *
+ryw_guard_find_calls(PlannedStmt *stmt)
+{
+	MemoryContext context;
+	List	   *calls;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &known_plans)
+	{
+		KnownPlan  *known = dlist_container(KnownPlan, node, iter.cur);
+
+		if (known->stmt == stmt)
+		{
+			dlist_move_head(&known_plans, &known->node);
+			return known->calls;
+		}
+	}
+
+	if (!resolved)
+		resolve_functions();
+	if (!mentions_guard(stmt))
+		return NIL;
+
+	calls = ryw_plancalls_find(stmt, is_guard);
+	context = GetMemoryChunkContext(stmt);
+	if (strcmp(context->name, "CachedPlan") == 0)
+		remember_plan(stmt, context, calls);
+	return calls;
 }
 
 /* The value of a parameter that came with the statement. */
@@ -272,6 +338,8 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 
 	call->expr = (Node *) expr;
 	call->function = function_by_oid(expr->funcid);
+	if (call->function == NULL)
+		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
 	value = evaluate((Expr *) token_arg, params, &estate, &call->is_null);
 	if (!call->is_null)
 		ryw_guard_read_token(call->function, value, &call->token);

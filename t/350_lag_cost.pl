@@ -1,0 +1,86 @@
+# 350_lag_cost.pl
+#	  What watching lag costs: processor time of the workers, and WAL of an idle
+#	  cluster, at the default settings with three replicas.
+
+use strict;
+use warnings;
+
+use List::Util qw(max sum);
+use PostgreSQL::Test::Utils;
+use RywFailover;
+use RywLag;
+use RywTest;
+use Test::More;
+
+my $seconds = $ENV{RYW_COST_SECONDS} || 20;
+my $nodes = start_cluster(
+	replicas => [qw(replica1 replica2)],
+	delay => '1ms',
+	heartbeat => 1);
+my $primary = $nodes->{primary};
+add_replica($nodes, 'replica3', $primary);
+poll_until(sub { lag_rows($nodes->{replica3}) == 4 }) or die 'no heartbeats';
+my %pid = map { $_ => worker_pid($nodes->{$_}) } sort keys %$nodes;
+
+# Processor time of a process so far, in seconds: user and system.
+sub cpu
+{
+	my ($pid) = @_;
+	my ($ns) = split ' ', slurp_file("/proc/$pid/schedstat");
+
+	return $ns / 1e9;
+}
+
+# Percent of one core, by node, over so many seconds.
+sub cost_of_workers
+{
+	my ($what) = @_;
+	my %before = map { $_ => cpu($pid{$_}) } keys %pid;
+	my $start = now();
+
+	select(undef, undef, undef, $seconds);
+	foreach my $name (sort keys %pid)
+	{
+		my $percent = 100 * (cpu($pid{$name}) - $before{$name}) / (now() - $start);
+
+		cmp_ok($percent, '<', 0.2,
+			sprintf('%s: worker of %s takes %.3f %% of a core', $what, $name, $percent));
+		diag(sprintf('%s: worker of %s takes %.3f %% of a core', $what, $name, $percent));
+	}
+	return;
+}
+
+SKIP:
+{
+	skip 'no /proc/PID/schedstat here', 8 unless -r "/proc/$pid{primary}/schedstat";
+
+	# nobody looks meanwhile: what is measured is the worker alone
+	my $from = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
+	cost_of_workers('idle');
+	my $to = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
+	my @beats = noops($primary, $from);
+	my $each = (lsn_int($to) - lsn_int($from)) / max(1, scalar @beats);
+
+	between(scalar @beats, $seconds * 0.8, $seconds * 1.2, 'idle: a heartbeat a second');
+	cmp_ok($each, '<', 300, 'idle: WAL per heartbeat');
+	diag(sprintf('idle: %d bytes of WAL per heartbeat, %d at most', $each, max(@beats)));
+
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my @writers = map { start_writer_of_rows($_) } 1 .. 4;
+	cost_of_workers('under load');
+	stop_child($_) foreach @writers;
+}
+
+sub start_writer_of_rows
+{
+	my ($n) = @_;
+
+	sql($primary, "CREATE TABLE w$n (i int, t text)");
+	return RywLag::start_child(
+		sub {
+			my $conn = wire($primary);
+			$conn->run("INSERT INTO w$n VALUES (1, repeat('x', 200))") while 1;
+		});
+}
+
+finish_tests($nodes);

@@ -2,7 +2,8 @@
  *
  * demo.c
  *	  The part of "make demo" that talks to the servers: tells the story of
- *	  one stale read, then counts many, without and with ryw.
+ *	  one stale read, then counts many, without and with ryw, and shows how
+ *	  far each node is behind.
  *
  * Usage: demo PRIMARY REPLICA1 REPLICA2		(three connection strings)
  *
@@ -506,6 +507,37 @@ count_stale_reads(void)
 	return guarded_stale == 0 && plain_stale > 0;
 }
 
+/* ---------- lag ---------- */
+
+/* The lag of the whole cluster, asked of a replica. */
+static void
+show_lag(void)
+{
+	const char *sql = "SELECT node, state, lag_bytes, lag, lag_p50, lag_p99\n"
+		"                FROM ryw_lag ORDER BY node";
+	static const int width[] = {9, 10, 10, 16, 16, 16};
+	PGresult   *res;
+
+	chapter("How far behind is who?  Every node knows, without asking another");
+	show_statement(&replica1, sql);
+	res = PQexec(replica1.conn, sql);
+	check(&replica1, res, PGRES_TUPLES_OK);
+
+	printf("\n   %s", paint(DIM));
+	for (int i = 0; i < PQnfields(res); i++)
+		printf("%-*s", width[i], PQfname(res, i));
+	printf("%s\n", paint(PLAIN));
+	for (int row = 0; row < PQntuples(res); row++)
+	{
+		printf("   ");
+		for (int i = 0; i < PQnfields(res); i++)
+			printf("%-*s", width[i], PQgetisnull(res, row, i) ? "unknown" :
+				   PQgetvalue(res, row, i));
+		printf("\n");
+	}
+	PQclear(res);
+}
+
 int
 main(int argc, char **argv)
 {
@@ -528,6 +560,7 @@ main(int argc, char **argv)
 
 	tell_story();
 	held = count_stale_reads();
+	show_lag();
 
 	PQfinish(primary.conn);
 	PQfinish(replica1.conn);

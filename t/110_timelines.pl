@@ -89,6 +89,14 @@ my @sleepers = map { sleeper($replica, $_) } $lost,
 my $leaf_sleeper = sleeper($cascade, $lost);
 my $leaf_bare = sleeper($cascade, bare($lost));
 
+# Far ahead of all WAL there will be. They look by themselves once a second, each
+# at another moment; woken at the
+# timeline switch they answer together.
+my @leaf_sleepers = map {
+	select(undef, undef, undef, 0.08);
+	sleeper($cascade, token_plus($lost, 1 << 30))
+} 1 .. 12;
+
 my $promoted = promote_node($replica);
 my @results = RywWire::collect_all(\@sleepers, 20);
 is(join(' ', map { verdict_of($_) } @results),
@@ -104,6 +112,8 @@ my $leaf_result = $leaf_sleeper->collect(20);
 is(verdict_of($leaf_result), 'RY002',
 	's56: the sleeper on the leaf learns it at the timeline switch');
 between($leaf_result->at - $promoted, -5, 2, 's56: as soon as the leaf follows');
+my @leaf_answers = sort { $a <=> $b } map { $_->at } RywWire::collect_all(\@leaf_sleepers, 20);
+between($leaf_answers[-1] - $leaf_answers[0], 0, 0.4, 's56: all of them at once');
 
 # Control: without a timeline the sleeper is told true, of a row that no node
 # of the new history has.

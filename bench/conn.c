@@ -1,0 +1,102 @@
+/*-------------------------------------------------------------------------
+ *
+ * conn.c
+ *	  Connections, and what goes wrong with them.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bench.h"
+
+void
+die(const char *fmt,...)
+{
+	va_list		args;
+
+	fflush(stdout);
+	fprintf(stderr, "\nbench: ");
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fprintf(stderr, "\n");
+	exit(2);
+}
+
+/* What goes on, for who watches; no part of the results. */
+void
+tell(const char *fmt,...)
+{
+	va_list		args;
+
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fflush(stderr);
+}
+
+/* Connect; through the given port of this machine, if that is not 0. */
+PGconn *
+connect_to(const char *conninfo, int port)
+{
+	char		all[1024];
+	PGconn	   *conn;
+
+	if (port == 0)
+		snprintf(all, sizeof(all), "%s", conninfo);
+	else
+		snprintf(all, sizeof(all), "%s host=127.0.0.1 port=%d", conninfo,
+				 port);
+	conn = PQconnectdb(all);
+	if (PQstatus(conn) != CONNECTION_OK)
+		die("%s", PQerrorMessage(conn));
+	run(conn, "SET statement_timeout = '60s'");
+	return conn;
+}
+
+void
+expect(PGconn *conn, const PGresult *res, ExecStatusType status)
+{
+	const char *sqlstate;
+
+	if (PQresultStatus(res) == status)
+		return;
+	sqlstate = res ? PQresultErrorField(res, PG_DIAG_SQLSTATE) : NULL;
+	die("SQLSTATE %s: %s", sqlstate ? sqlstate : "(none)",
+		PQerrorMessage(conn));
+}
+
+void
+run(PGconn *conn, const char *sql)
+{
+	PGresult   *res = PQexec(conn, sql);
+
+	if (PQresultStatus(res) != PGRES_TUPLES_OK)
+		expect(conn, res, PGRES_COMMAND_OK);
+	PQclear(res);
+}
+
+void
+prepare(PGconn *conn, const char *name, const char *sql)
+{
+	PGresult   *res = PQprepare(conn, name, sql, 0, NULL);
+
+	expect(conn, res, PGRES_COMMAND_OK);
+	PQclear(res);
+}
+
+const char *
+query_value(PGconn *conn, const char *sql)
+{
+	static _Thread_local char value[256];
+	PGresult   *res = PQexec(conn, sql);
+
+	expect(conn, res, PGRES_TUPLES_OK);
+	if (PQntuples(res) != 1)
+		die("%d rows, not one: %s", PQntuples(res), sql);
+	snprintf(value, sizeof(value), "%s", PQgetvalue(res, 0, 0));
+	PQclear(res);
+	return value;
+}

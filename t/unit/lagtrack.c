@@ -20,6 +20,21 @@
 
 #define SECOND	INT64CONST(1000000)
 
+/*
+ * What a failed assertion of the server's headers calls.  Its parameters are
+ * not the same on all majors, so it is given its name behind the compiler's
+ * back.
+ */
+extern void assertion_failed(void) __asm__("ExceptionalCondition");
+
+void
+assertion_failed(void)
+{
+	printf("Bail out! assertion failed\n");
+	fflush(stdout);
+	abort();
+}
+
 static int	ntests = 0;
 static RywTrack track;
 static RywWindow window;

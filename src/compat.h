@@ -67,6 +67,13 @@ extern void ryw_compat_send_parameter_status(const char *setting,
 	(&pgstat_fetch_stat_local_beentry(n)->backendStatus)
 #endif
 
+/* Wake the walsenders of physical replicas. */
+#if PG_VERSION_NUM >= 160000
+#define ryw_compat_wake_walsenders()	WalSndWakeup(true, false)
+#else
+#define ryw_compat_wake_walsenders()	WalSndWakeup()
+#endif
+
 /* A function that does not return. */
 #if PG_VERSION_NUM >= 180000
 #define RYW_NORETURN	pg_noreturn

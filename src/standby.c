@@ -16,6 +16,8 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
+#include "access/xlogrecovery.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
 #include "storage/spin.h"
@@ -39,6 +41,7 @@ typedef struct Standby
 	bool		is_reported;	/* by another replica, not by a walsender */
 	int64		seen_us;		/* when it was seen last, monotonic */
 	int64		heard_us;		/* when it answered last, monotonic */
+	XLogRecPtr	could_send;		/* WAL there was at the last sample */
 	RywNode		node;
 	RywWindow  *window;
 } Standby;
@@ -51,6 +54,14 @@ typedef struct Standby
 
 /* An older mark than this was not made since the last sample. */
 #define MARK_AGE_MAX_US	(INT64CONST(60) * 1000000)
+
+/*
+ * A walsender has sent nothing since the last sample although there was WAL to
+ * send then.  From PostgreSQL 16 on it looks for WAL before it puts itself
+ * where it can be woken, and so can miss a commit until the next one.  One that
+ * is just slow is woken for nothing.
+ */
+static bool missed_wakeup;
 
 static RywTrack *track;
 static Standby standbys[MAX_STANDBYS];
@@ -172,6 +183,12 @@ take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
 {
 	RywNode    *node = &standby->node;
 
+	if (walsnd->state == WALSNDSTATE_STREAMING &&
+		walsnd->sentPtr == node->sent && node->sent < standby->could_send)
+		missed_wakeup = true;
+	standby->could_send = RecoveryInProgress() ?
+		GetXLogReplayRecPtr(NULL) : GetFlushRecPtr(NULL);
+
 	if (node->replied_at != walsnd->replyTime || node->state == RYW_NODE_GONE)
 		standby->heard_us = now_us;
 	standby->seen_us = now_us;
@@ -249,6 +266,7 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 		strangers = MemoryContextAllocZero(standby_context,
 										   sizeof(pid_t) * (max_wal_senders + 1));
 	}
+	missed_wakeup = false;
 	copy_walsenders(walsenders);
 	notice_departures(walsenders);
 
@@ -277,6 +295,8 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 		take_over(standby, walsnd, tli, now_us);
 		connected++;
 	}
+	if (missed_wakeup)
+		ryw_compat_wake_walsenders();
 	return connected;
 }
 

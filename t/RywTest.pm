@@ -75,6 +75,7 @@ restart_after_crash = on
 log_statement = none
 log_line_prefix = '%m [%p] %e '
 wal_retrieve_retry_interval = 100ms
+wal_keep_size = 256MB
 });
 	# tests of waiting count on a primary that writes nothing by itself
 	$primary->append_conf('postgresql.conf', 'ryw.heartbeat_interval = 0')

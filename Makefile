@@ -96,6 +96,15 @@ demo: deps
 	@$(RYW_ENV) .ci/build-install
 	@$(RYW_ENV) examples/demo/run
 
+# Every way to read one's own write, side by side; MAJOR=19 on PostgreSQL 19.
+bench: deps
+	@$(RYW_ENV) MAJOR='$(MAJOR)' MEASURES='$(MEASURES)' ROUNDS='$(ROUNDS)' \
+		WORK='$(WORK)' bench/start
+
+# Instructions of the commit path and of replay, counted by valgrind.
+bench-instructions: deps
+	@$(RYW_ENV) bench/instructions
+
 help:
 	@echo 'make                 build the extension'
 	@echo 'make install         install it (as root, or with sudo)'
@@ -104,6 +113,8 @@ help:
 	@echo 'make test-assert     the same on a server built with assertions'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
+	@echo 'make bench           ryw beside its rivals; MAJOR=19, MEASURES="way:0 mixed:8", ROUNDS=n'
+	@echo 'make bench-instructions  what commit and replay cost, in instructions (valgrind)'
 	@echo 'make mutants         faults that the tests must notice'
 	@echo 'make fuzz            random input for the parsers; RUNS=10000000 inputs each'
 	@echo 'make lint            structure checks, warnings of gcc and clang, cppcheck'
@@ -111,4 +122,5 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-ha test-majors mutants fuzz lint typedefs pg-config-path demo help ryw-force
+.PHONY: deps test test-assert test-ha test-majors mutants fuzz lint typedefs pg-config-path demo bench \
+	bench-instructions help ryw-force

@@ -22,7 +22,9 @@
 #endif
 #include "miscadmin.h"
 #include "storage/latch.h"
+#include "storage/lock.h"
 #include "storage/proc.h"
+#include "storage/sinvaladt.h"
 #include "utils/acl.h"
 #include "utils/wait_event.h"
 #if PG_VERSION_NUM >= 180000
@@ -104,6 +106,24 @@ ryw_compat_may_execute(Oid funcid)
 #else
 	return pg_proc_aclcheck(funcid, GetUserId(), ACL_EXECUTE) == ACLCHECK_OK;
 #endif
+}
+
+/* The virtual transaction ID of this backend, and a new one for it. */
+#if PG_VERSION_NUM >= 170000
+#define RYW_MY_LXID		(MyProc->vxid.lxid)
+#else
+#define RYW_MY_LXID		(MyProc->lxid)
+#endif
+
+static inline void
+ryw_compat_next_vxid(VirtualTransactionId *vxid)
+{
+#if PG_VERSION_NUM >= 170000
+	vxid->procNumber = MyProcNumber;
+#else
+	vxid->backendId = MyBackendId;
+#endif
+	vxid->localTransactionId = GetNextLocalTransactionId();
 }
 
 /* Does this backend hold a lock in its fast-path slots? */

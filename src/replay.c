@@ -45,6 +45,9 @@
 /* How often upstream is told of applied transactions, at most. */
 #define REPLY_INTERVAL_US	5000
 
+/* The class of a wait event is in its upper byte. */
+#define WAIT_CLASS_MASK		0xFF000000U
+
 /* The speed of replay is taken over at least this long. */
 #define SPEED_WINDOW_MS		1000
 
@@ -338,10 +341,17 @@ ryw_replay_is_blocked(void)
 {
 	uint32		event = startup_wait_event();
 
-	return (event & 0xFF000000) == PG_WAIT_LOCK ||
+	return (event & WAIT_CLASS_MASK) == PG_WAIT_LOCK ||
 		event == RYW_WAIT_EVENT_BUFFER_PIN ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_SNAPSHOT ||
 		event == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
+}
+
+/* Does replay wait for a lock that some session holds? */
+bool
+ryw_replay_waits_for_lock(void)
+{
+	return (startup_wait_event() & WAIT_CLASS_MASK) == PG_WAIT_LOCK;
 }
 
 /*

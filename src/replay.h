@@ -28,6 +28,7 @@ extern void ryw_replay_position(RywPosition *position);
 extern void ryw_replay_position_thorough(RywPosition *position);
 extern void ryw_replay_visible_bound(RywPosition *position);
 extern bool ryw_replay_is_blocked(void);
+extern bool ryw_replay_waits_for_lock(void);
 extern bool ryw_replay_waits_for_all(void);
 extern bool ryw_replay_has_ended(void);
 extern RywReplayState ryw_replay_state(void);

@@ -30,6 +30,7 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "access/xlog.h"
 #include "storage/lock.h"
 #include "storage/lwlock.h"
 #include "tcop/pquery.h"
@@ -191,24 +192,57 @@ ryw_snapshot_retake_active(void)
 }
 
 /*
- * Does this session hold something that replay could have to wait for: a
- * snapshot, or a lock other than that on its own virtual transaction?
+ * What does this session hold that replay could have to wait for?  The lock on
+ * its own virtual transaction does not count.
+ *
+ * A relation lock that may be held on a replica stands in the way of replay
+ * alone, and of nobody else.  Any other lock, an advisory one, may be what a
+ * session waits for that replay in turn waits for.  Relation locks are in the
+ * fast path as long as there is room, all others in the main table.
  *
  * Reads this backend's entries of the lock table without a lock.  Somebody
  * else may just be moving one of them from the fast path to the main table;
  * looking there second finds it in one place or the other.
  */
-bool
-ryw_snapshot_is_holding(void)
+RywHold
+ryw_snapshot_hold(void)
 {
-	if (HaveRegisteredOrActiveSnapshot() || ryw_compat_fast_path_locks())
-		return true;
+	RywHold		hold = RYW_HOLD_NOTHING;
+
+	if (HaveRegisteredOrActiveSnapshot())
+		return RYW_HOLD_ANYTHING;
+	if (ryw_compat_fast_path_locks())
+		hold = RYW_HOLD_RELATIONS;
 
 	pg_read_barrier();
 	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
 	{
 		if (ryw_compat_partition_locks(i))
-			return true;
+			return RYW_HOLD_ANYTHING;
 	}
-	return false;
+	return hold;
+}
+
+/*
+ * Go on under another virtual transaction ID, on a replica and while no
+ * snapshot is held.
+ *
+ * When replay meets a record that conflicts with a snapshot, it notes the
+ * virtual transactions that have one and waits for them to end; that a
+ * snapshot has been given back since, it does not notice.  It may have noted
+ * ours between the start of the statement and now, and would wait for the end
+ * of the wait that waits for it.  To end the old ID is what it looks for.
+ */
+void
+ryw_snapshot_leave_conflicts(void)
+{
+	VirtualTransactionId vxid;
+
+	if (!RecoveryInProgress() || HaveRegisteredOrActiveSnapshot())
+		return;
+
+	VirtualXactLockTableCleanup();
+	ryw_compat_next_vxid(&vxid);
+	VirtualXactLockTableInsert(vxid);
+	RYW_MY_LXID = vxid.localTransactionId;
 }

@@ -10,6 +10,14 @@
 
 #include "executor/execdesc.h"
 
+/* What a session holds that others may wait for. */
+typedef enum RywHold
+{
+	RYW_HOLD_NOTHING,
+	RYW_HOLD_RELATIONS,			/* relation locks: replay alone may wait */
+	RYW_HOLD_ANYTHING			/* a snapshot, or locks of any kind */
+} RywHold;
+
 extern void ryw_snapshot_install(void);
 extern Snapshot ryw_snapshot_lend(Snapshot snapshot);
 extern bool ryw_snapshot_is_fixed(void);
@@ -17,6 +25,7 @@ extern bool ryw_snapshot_release_query(QueryDesc *query);
 extern void ryw_snapshot_retake_query(QueryDesc *query);
 extern bool ryw_snapshot_release_active(void);
 extern void ryw_snapshot_retake_active(void);
-extern bool ryw_snapshot_is_holding(void);
+extern RywHold ryw_snapshot_hold(void);
+extern void ryw_snapshot_leave_conflicts(void);
 
 #endif							/* RYW_SNAPSHOT_H */

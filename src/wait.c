@@ -9,7 +9,8 @@
  * the new role, when nobody signals, and every 10 ms while it holds a
  * snapshot or a lock.  Such a session may be what replay waits for, and then
  * waiting for replay would never end; PostgreSQL does not detect that, so it
- * yields as soon as replay is blocked by any conflict at all.  When replay
+ * yields as soon as replay is blocked by any conflict at all; by one over a
+ * lock, if relation locks are all that it holds.  When replay
  * waits for every running transaction, one that holds nothing yields as well,
  * after a second: replay may just not have noticed yet that it can go on.
  *
@@ -269,13 +270,29 @@ due_position(RywVerdict verdict, const RywToken *token)
 	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER : token->lsn;
 }
 
+/* Is replay blocked by what this session may hold? */
+static bool
+is_in_the_way(RywHold hold)
+{
+	switch (hold)
+	{
+		case RYW_HOLD_NOTHING:
+			return false;
+		case RYW_HOLD_RELATIONS:
+			return ryw_replay_waits_for_lock();
+		case RYW_HOLD_ANYTHING:
+			break;
+	}
+	return ryw_replay_is_blocked();
+}
+
 /*
  * Sleep until the verdict is no longer pending, or the deadline has passed.
  * This session has its place in the queue.
  */
 static RywVerdict
 wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
-			  bool holding)
+			  RywHold hold)
 {
 	RywVerdict	verdict = look(token, position);
 	int64		now_us = monotonic_us();
@@ -287,11 +304,11 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		int			sleep_ms = SLEEP_MAX;
 		bool		timed_out;
 
-		if (holding && ryw_replay_is_blocked())
+		if (is_in_the_way(hold))
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
 							"Wait outside of a transaction, or read from the primary.");
 
-		if (holding)
+		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;
 		else if (ryw_replay_has_ended())
 			sleep_ms = SLEEP_END_OF_REDO;
@@ -322,9 +339,10 @@ static RywVerdict
 wait_for_pending(const RywToken *token, RywPosition *position,
 				 RywVerdict verdict, int64 deadline_us)
 {
-	bool		holding = ryw_snapshot_is_holding();
+	RywHold		hold = ryw_snapshot_hold();
 	volatile RywVerdict answer = verdict;
 
+	ryw_snapshot_leave_conflicts();
 	if (!ryw_waitqueue_enter(token, due_position(verdict, token),
 							 ryw_settings_waiter_limit()))
 	{
@@ -338,7 +356,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 
 	PG_TRY();
 	{
-		answer = wait_in_queue(token, position, deadline_us, holding);
+		answer = wait_in_queue(token, position, deadline_us, hold);
 	}
 	PG_FINALLY();
 	{

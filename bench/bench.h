@@ -4,11 +4,12 @@
  *	  What the parts of the benchmark share.
  *
  * main.c reads the options and starts the measures.  Each measure (way.c,
- * satisfied.c, mixed.c, waiters.c, timeouts.c) runs everything it compares in
- * turns, in rounds, and prints its table with report.c.  ways.c knows how each
- * rival reads its own write; conn.c talks to the servers, series.c does the
- * sums, crew.c runs many sessions at once, procstat.c tells what the servers
- * have used of the processors, and proxy.c delays what goes by.
+ * satisfied.c, mixed.c, waiters.c, timeouts.c, replay.c) runs everything it
+ * compares in turns, in rounds, and prints its table with report.c.  ways.c
+ * knows how each rival reads its own write; conn.c talks to the servers,
+ * series.c does the sums, crew.c runs many sessions at once, procstat.c tells
+ * what the servers have used of the processors, and proxy.c delays what goes
+ * by.
  *
  *-------------------------------------------------------------------------
  */
@@ -184,6 +185,9 @@ extern void measure_satisfied(int nclients);
 extern void measure_mixed(int nclients);
 extern void measure_waiters(int nwaiters);
 extern void measure_timeouts(int nwrites);
+extern void measure_replay(int nwaiters);
+extern void work_commits(int n);
+extern void work_sleepers(int n);
 
 /* ---------- report.c ---------- */
 

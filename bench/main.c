@@ -19,6 +19,8 @@
  *	  mixed:N			sessions that read and write, N of them
  *	  waiters:N			N sessions woken by one commit, and by N commits
  *	  timeouts:N		waits that miss their end, in N writes
+ *	  replay:N			what N waiters that are not due cost replay
+ *	  commits:N, sleepers:N		work for bench/instructions to count
  *
  * Exit status: 0; 1 when a read that had waited was stale; 2 on errors.
  *
@@ -59,6 +61,12 @@ measure(const char *what)
 		measure_waiters(number > 0 ? (int) number : 100);
 	else if (IS("timeouts"))
 		measure_timeouts(number > 0 ? (int) number : 1000);
+	else if (IS("replay"))
+		measure_replay(number > 0 ? (int) number : 1000);
+	else if (IS("commits"))
+		work_commits((int) number);
+	else if (IS("sleepers"))
+		work_sleepers((int) number);
 	else
 		die("no such measure: %s", what);
 #undef IS

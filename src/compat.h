@@ -126,6 +126,13 @@ ryw_compat_next_vxid(VirtualTransactionId *vxid)
 	vxid->localTransactionId = GetNextLocalTransactionId();
 }
 
+/* Does this backend hold this lock in this mode? */
+#if PG_VERSION_NUM >= 170000
+#define ryw_compat_lock_held(tag, mode)		LockHeldByMe((tag), (mode), false)
+#else
+#define ryw_compat_lock_held(tag, mode)		LockHeldByMe((tag), (mode))
+#endif
+
 /* Does this backend hold a lock in its fast-path slots? */
 static inline bool
 ryw_compat_fast_path_locks(void)

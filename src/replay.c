@@ -347,11 +347,25 @@ ryw_replay_is_blocked(void)
 		event == WAIT_EVENT_RECOVERY_CONFLICT_TABLESPACE;
 }
 
-/* Does replay wait for a lock that some session holds? */
+/*
+ * Which lock does replay wait for?  Returns false when it waits for none.
+ * Read without a lock: the entry may just be given to another lock, so that
+ * the answer is only good for asking again a moment later.
+ */
 bool
-ryw_replay_waits_for_lock(void)
+ryw_replay_awaited_lock(LOCKTAG *tag)
 {
-	return (startup_wait_event() & WAIT_CLASS_MASK) == PG_WAIT_LOCK;
+	PGPROC	   *proc = shared->startup_proc;
+	LOCK	   *lock;
+
+	if ((startup_wait_event() & WAIT_CLASS_MASK) != PG_WAIT_LOCK)
+		return false;
+	lock = *(LOCK *volatile *) &proc->waitLock;
+	if (lock == NULL)
+		return false;
+	*tag = lock->tag;
+	pg_read_barrier();
+	return *(LOCK *volatile *) &proc->waitLock == lock;
 }
 
 /*

@@ -8,6 +8,8 @@
 #ifndef RYW_REPLAY_H
 #define RYW_REPLAY_H
 
+#include "storage/lock.h"
+
 #include "shmem.h"
 #include "timeline.h"
 
@@ -28,7 +30,7 @@ extern void ryw_replay_position(RywPosition *position);
 extern void ryw_replay_position_thorough(RywPosition *position);
 extern void ryw_replay_visible_bound(RywPosition *position);
 extern bool ryw_replay_is_blocked(void);
-extern bool ryw_replay_waits_for_lock(void);
+extern bool ryw_replay_awaited_lock(LOCKTAG *tag);
 extern bool ryw_replay_waits_for_all(void);
 extern bool ryw_replay_has_ended(void);
 extern RywReplayState ryw_replay_state(void);

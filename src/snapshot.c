@@ -223,6 +223,18 @@ ryw_snapshot_hold(void)
 	return hold;
 }
 
+/* Does this session hold this lock, in any of a replica's relation modes? */
+bool
+ryw_snapshot_holds_lock(const LOCKTAG *tag)
+{
+	for (LOCKMODE mode = AccessShareLock; mode <= RowExclusiveLock; mode++)
+	{
+		if (ryw_compat_lock_held(tag, mode))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Go on under another virtual transaction ID, on a replica and while no
  * snapshot is held.

@@ -9,6 +9,7 @@
 #define RYW_SNAPSHOT_H
 
 #include "executor/execdesc.h"
+#include "storage/lock.h"
 
 /* What a session holds that others may wait for. */
 typedef enum RywHold
@@ -26,6 +27,7 @@ extern void ryw_snapshot_retake_query(QueryDesc *query);
 extern bool ryw_snapshot_release_active(void);
 extern void ryw_snapshot_retake_active(void);
 extern RywHold ryw_snapshot_hold(void);
+extern bool ryw_snapshot_holds_lock(const LOCKTAG *tag);
 extern void ryw_snapshot_leave_conflicts(void);
 
 #endif							/* RYW_SNAPSHOT_H */

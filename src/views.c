@@ -96,6 +96,7 @@ status(FunctionCallInfo fcinfo, const RywToken *token)
 	if (verdict == RYW_REACHED)
 		values[3] = Int64GetDatum(0);
 	else if (verdict == RYW_NOT_YET && !position.is_primary && speed > 0 &&
+			 ryw_replay_state() == RYW_REPLAY_RUNNING &&
 			 (double) missing / speed < (double) PG_INT32_MAX)
 		values[3] = Int64GetDatum((int64) ceil((double) missing / speed));
 	else

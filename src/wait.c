@@ -9,8 +9,8 @@
  * the new role, when nobody signals, and every 10 ms while it holds a
  * snapshot or a lock.  Such a session may be what replay waits for, and then
  * waiting for replay would never end; PostgreSQL does not detect that, so it
- * yields as soon as replay is blocked by any conflict at all; by one over a
- * lock, if relation locks are all that it holds.  When replay
+ * yields as soon as replay is blocked by any conflict at all; if relation
+ * locks are all that it holds, only when replay waits for one of them.  When replay
  * waits for every running transaction, one that holds nothing yields as well,
  * after a second: replay may just not have noticed yet that it can go on.
  *
@@ -274,12 +274,15 @@ due_position(RywVerdict verdict, const RywToken *token)
 static bool
 is_in_the_way(RywHold hold)
 {
+	LOCKTAG		awaited;
+
 	switch (hold)
 	{
 		case RYW_HOLD_NOTHING:
 			return false;
 		case RYW_HOLD_RELATIONS:
-			return ryw_replay_waits_for_lock();
+			return ryw_replay_awaited_lock(&awaited) &&
+				ryw_snapshot_holds_lock(&awaited);
 		case RYW_HOLD_ANYTHING:
 			break;
 	}

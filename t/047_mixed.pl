@@ -64,6 +64,43 @@ while (now() < $until)
 }
 RywWire::collect_all([ grep { $_->sock } @readers ], 30);
 
+# Replay is blocked by others, over what a guarded read does not hold: it waits,
+# and is served when they are gone.
+{
+	$w->run($_) foreach 'CREATE TABLE unrelated (i int)', 'INSERT INTO t VALUES (100, 0)';
+	catch_up($primary, $replica);
+	foreach my $case (
+		[ 'a lock', 'SELECT count(*) FROM unrelated', [ 'TRUNCATE unrelated' ] ],
+		[   'a snapshot', 'SELECT count(*) FROM t',
+			[ 'DELETE FROM t WHERE id = 100', 'VACUUM t' ]
+		])
+	{
+		my ($name, $held, $ahead) = @$case;
+		my $other = wire($replica);
+		my $reader = wire($replica);
+
+		$other->run($_) foreach 'BEGIN ISOLATION LEVEL REPEATABLE READ', $held;
+		pause_replay($replica);
+		$w->run($_) foreach @$ahead;
+		my $token = $w->run('UPDATE t SET v = -1 WHERE id = 1')->token;
+		$reader->send_query(
+			"SELECT v FROM t WHERE id = 1 AND ryw_require('$token', 20000)");
+		wait_for_waiters($replica, 1);
+		resume_replay($replica);
+		ok( poll_until(
+				sub {
+					sql($replica, q{SELECT count(*) FROM pg_stat_activity
+						WHERE backend_type = 'startup'
+						AND (wait_event_type = 'Lock' OR wait_event ~ 'RecoveryConflict')});
+				}),
+			"s32: blocked by another session over $name");
+		select(undef, undef, undef, 0.3);
+		is($reader->try_collect, undef, "s32: $name: the guarded read waits on");
+		$other->run('ROLLBACK');
+		is($reader->collect->value, -1, "s32: $name: and is served");
+	}
+}
+
 cmp_ok($reads, '>', 500, 's31: enough reads to tell');
 is(join(' ', map { "$_: $codes{$_}" } grep { $_ ne '00000' } sort keys %codes),
 	'', 's31: no guarded read and no wait is refused');

@@ -35,7 +35,9 @@ tty=''
 if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then
 	tty=1
 fi
+# shellcheck disable=SC2034 # for those who source this
 bold='' plain=''
+# shellcheck disable=SC2034
 if [ -n "$tty" ] && [ -z "${NO_COLOR:-}" ]; then
 	bold=$'\033[1m' plain=$'\033[0m'
 fi
@@ -61,7 +63,7 @@ step_done()
 die()
 {
 	[ -n "$tty" ] && printf '\n'
-	printf "$what: %s\n" "$@" >&2
+	printf "${what:-servers}: %s\n" "$@" >&2
 	exit 2
 }
 
@@ -266,7 +268,7 @@ create_primary()
 	configure_node primary
 	cat >>"$dir/primary/postgresql.conf" <<END
 shared_preload_libraries = 'ryw'
-listen_addresses = '$listen'
+listen_addresses = '${listen:-}'
 unix_socket_directories = '$dir'
 END
 	step "starting the primary"

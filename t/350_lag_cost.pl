@@ -12,6 +12,13 @@ use RywLag;
 use RywTest;
 use Test::More;
 
+BEGIN
+{
+	# what is measured here is time, and assertions take a lot of it
+	plan skip_all => 'the server has assertions'
+	  if `pg_config --configure` =~ /enable-cassert/;
+}
+
 my $seconds = $ENV{RYW_COST_SECONDS} || 20;
 my $nodes = start_cluster(
 	replicas => [qw(replica1 replica2)],

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
 
@@ -25,12 +26,14 @@ die(const char *fmt,...)
 	exit(2);
 }
 
-/* What goes on, for who watches; no part of the results. */
+/* What goes on, for who watches a terminal; no part of the results. */
 void
 tell(const char *fmt,...)
 {
 	va_list		args;
 
+	if (!isatty(STDERR_FILENO))
+		return;
 	va_start(args, fmt);
 	vfprintf(stderr, fmt, args);
 	va_end(args);

@@ -131,6 +131,7 @@ wait_before_query(QueryDesc *query)
 	PG_TRY();
 	{
 		guarded = wait_for_calls(query, exprs);
+		AcceptInvalidationMessages();
 	}
 	PG_CATCH();
 	{

@@ -194,6 +194,9 @@ ryw_guard_find_calls(PlannedStmt *stmt)
 	List	   *calls;
 	dlist_iter	iter;
 
+	if (!resolved)
+		resolve_functions();
+
 	dlist_foreach(iter, &known_plans)
 	{
 		KnownPlan  *known = dlist_container(KnownPlan, node, iter.cur);
@@ -205,8 +208,6 @@ ryw_guard_find_calls(PlannedStmt *stmt)
 		}
 	}
 
-	if (!resolved)
-		resolve_functions();
 	if (!mentions_guard(stmt))
 		return NIL;
 

@@ -22,6 +22,7 @@
 
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "storage/ipc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/syscache.h"
@@ -35,6 +36,8 @@ static RywSchemaWatch *innermost;
 static void
 note_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
+	if (proc_exit_inprogress)
+		return;					/* what is watched may be gone already */
 	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
 	{
 		if (!OidIsValid(relid))
@@ -52,6 +55,8 @@ static void
 note_function(Datum arg pg_attribute_unused(),
 			  int cacheid pg_attribute_unused(), uint32 hash)
 {
+	if (proc_exit_inprogress)
+		return;
 	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
 	{
 		ListCell   *lc;
@@ -102,20 +107,23 @@ ryw_schemawatch_abandon(RywSchemaWatch *watch)
 static bool
 is_parent(Oid relid)
 {
-	return get_rel_relkind(relid) == RELKIND_PARTITIONED_TABLE ||
+	char		relkind = get_rel_relkind(relid);
+
+	/* a relation named by a constant is not locked, and may be gone */
+	return relkind == '\0' || relkind == RELKIND_PARTITIONED_TABLE ||
 		has_subclass(relid);
 }
 
 /*
- * Take in the messages of what has become visible, and stop watching.
- * Returns whether the plan may have become wrong.  There is a snapshot again.
+ * Stop watching.  Returns whether the plan may have become wrong by what the
+ * caller has taken in: AcceptInvalidationMessages() comes before this, where
+ * an error of its is caught.  There is a snapshot again.
  */
 bool
 ryw_schemawatch_end(RywSchemaWatch *watch)
 {
 	ListCell   *lc;
 
-	AcceptInvalidationMessages();
 	ryw_schemawatch_abandon(watch);
 
 	if (watch->function_changed)

@@ -106,7 +106,9 @@ is_own(Snapshot snapshot, uint32 registrations)
 static bool
 is_own_in_portal(const QueryDesc *query)
 {
-	if (query->snapshot->active_count != 1 && query->snapshot != lent)
+	/* lent: on the stack once for the utility, and once for the portal */
+	if (query->snapshot->active_count != 1 &&
+		!(query->snapshot == lent && query->snapshot->active_count == 2))
 		return false;
 
 	return ActivePortal != NULL &&
@@ -209,6 +211,7 @@ ryw_snapshot_hold(void)
 {
 	RywHold		hold = RYW_HOLD_NOTHING;
 
+	InvalidateCatalogSnapshot();	/* the next question counts without it */
 	if (HaveRegisteredOrActiveSnapshot())
 		return RYW_HOLD_ANYTHING;
 	if (ryw_compat_fast_path_locks())

@@ -188,7 +188,7 @@ note_record(XLogReaderState *record)
 	pg_atomic_write_u64(&shared->applied_lsn, record->EndRecPtr);
 	if (rmid == RM_XACT_ID)
 		note_transaction(record);
-	pg_memory_barrier();		/* pairs with the one in ryw_waitqueue_arm */
+	pg_memory_barrier();		/* pairs with those of a waiter arming itself */
 	if (unlikely(switched))
 		ryw_waitqueue_wake_all();
 	else if (unlikely(record->EndRecPtr >= ryw_waitqueue_next_due()))

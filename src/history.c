@@ -16,6 +16,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "bytes.h"
 #include "history.h"
 
 /* CRC-32C (Castagnoli), reflected. */
@@ -141,19 +142,6 @@ read_decimal(const char **pos, const char *end, uint32_t *value)
 	return *pos > start;
 }
 
-/* Value of a hexadecimal digit, or -1.  Independent of the locale. */
-static int
-digit_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
-
 /* Read one half of a position at *pos and move *pos behind it. */
 static bool
 read_half(const char **pos, const char *end, uint64_t *value)
@@ -161,11 +149,11 @@ read_half(const char **pos, const char *end, uint64_t *value)
 	int			ndigits = 0;
 
 	*value = 0;
-	while (*pos < end && digit_value(**pos) >= 0)
+	while (*pos < end && ryw_hex_digit_value(**pos) >= 0)
 	{
 		if (++ndigits > HALF_DIGITS)
 			return false;
-		*value = (*value << 4) | (uint64_t) digit_value(**pos);
+		*value = (*value << 4) | (uint64_t) ryw_hex_digit_value(**pos);
 		(*pos)++;
 	}
 	return ndigits > 0;

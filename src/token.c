@@ -14,6 +14,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include "bytes.h"
 #include "token.h"
 
 /* Digits that the widest value of a field can need. */
@@ -21,19 +22,6 @@
 #define LSN_DIGITS	16
 #define HALF_DIGITS 8			/* either side of the slash of a bare LSN */
 #define TAG_DIGITS	8
-
-/* Value of a hexadecimal digit, or -1.  Independent of the locale. */
-static int
-digit_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return -1;
-}
 
 /*
  * Read one to max_digits digits at *pos and move *pos behind them.  A digit
@@ -47,7 +35,7 @@ read_hex(const char **pos, const char *end, int max_digits, uint64_t *value)
 
 	while (*pos < end && ndigits < max_digits)
 	{
-		int			digit = digit_value(**pos);
+		int			digit = ryw_hex_digit_value(**pos);
 
 		if (digit < 0)
 			break;
@@ -82,26 +70,6 @@ write_hex(char *pos, uint64_t value)
 	for (; shift >= 0; shift -= 4)
 		*pos++ = digits[(value >> shift) & 0xF];
 	return pos;
-}
-
-static uint64_t
-read_big_endian(const unsigned char *wire, int nbytes)
-{
-	uint64_t	result = 0;
-
-	for (int i = 0; i < nbytes; i++)
-		result = (result << 8) | wire[i];
-	return result;
-}
-
-static void
-write_big_endian(unsigned char *wire, int nbytes, uint64_t value)
-{
-	for (int i = nbytes - 1; i >= 0; i--)
-	{
-		wire[i] = (unsigned char) (value & 0xFF);
-		value >>= 8;
-	}
 }
 
 /*
@@ -183,9 +151,9 @@ ryw_token_format(const RywToken *token, char *buf)
 bool
 ryw_token_decode(const unsigned char *wire, RywToken *token)
 {
-	uint32_t	tli = (uint32_t) read_big_endian(wire, 4);
-	uint64_t	lsn = read_big_endian(wire + 4, 8);
-	uint32_t	tag = (uint32_t) read_big_endian(wire + 12, 4);
+	uint32_t	tli = (uint32_t) ryw_read_big_endian(wire, 4);
+	uint64_t	lsn = ryw_read_big_endian(wire + 4, 8);
+	uint32_t	tag = (uint32_t) ryw_read_big_endian(wire + 12, 4);
 
 	if (tli == 0 && tag != 0)
 		return false;
@@ -200,9 +168,9 @@ ryw_token_decode(const unsigned char *wire, RywToken *token)
 void
 ryw_token_encode(const RywToken *token, unsigned char *wire)
 {
-	write_big_endian(wire, 4, token->tli);
-	write_big_endian(wire + 4, 8, token->lsn);
-	write_big_endian(wire + 12, 4, token->tag);
+	ryw_write_big_endian(wire, 4, token->tli);
+	ryw_write_big_endian(wire + 4, 8, token->lsn);
+	ryw_write_big_endian(wire + 12, 4, token->tag);
 }
 
 /*

@@ -44,14 +44,16 @@ hash_number(uint32_t crc, uint64_t value, int nbytes)
 /*
  * The tag of tli, which is the history's own timeline or one of its
  * ancestors: a hash of the system identifier, of each ancestor before tli
- * with the position where it was left, and of tli itself.  It is the same on
- * every node that shares this past, whatever happened later.
+ * with the position where it was left, of tli itself and of its nonce.  It is
+ * the same on every node that shares this past, whatever happened later.
+ * Returns false when the nonce is not known; timeline 1 needs none.
  */
-uint32_t
-ryw_history_tag(const RywHistory *history, uint32_t tli,
-				uint64_t system_identifier)
+bool
+ryw_history_tag(const RywHistory *history, const RywLineage *lineage,
+				uint32_t tli, uint64_t system_identifier, uint32_t *tag)
 {
 	uint32_t	crc = hash_number(UINT32_C(0xFFFFFFFF), system_identifier, 8);
+	uint32_t	nonce;
 
 	for (int i = 0; i < history->nancestors; i++)
 	{
@@ -60,7 +62,16 @@ ryw_history_tag(const RywHistory *history, uint32_t tli,
 		crc = hash_number(crc, history->ancestors[i].tli, 4);
 		crc = hash_number(crc, history->ancestors[i].end, 8);
 	}
-	return ~hash_number(crc, tli, 4);
+	crc = hash_number(crc, tli, 4);
+	if (tli > 1)
+	{
+		nonce = ryw_lineage_nonce(lineage, tli);
+		if (nonce == 0)
+			return false;
+		crc = hash_number(crc, nonce, 4);
+	}
+	*tag = ~crc;
+	return true;
 }
 
 /* The ancestor of this number, or NULL. */
@@ -75,39 +86,58 @@ find_ancestor(const RywHistory *history, uint32_t tli)
 	return NULL;
 }
 
+/* The verdict where nothing but the position is left to be looked at. */
+static RywVerdict
+judge_position(uint64_t lsn, const RywPosition *position)
+{
+	if (lsn <= position->lsn)
+		return RYW_REACHED;
+	return position->is_primary ? RYW_LOST : RYW_NOT_YET;
+}
+
 /*
  * The verdict on a token, given where this node is and the history of the
  * timeline that it is on.  Says nothing about visibility.
  *
  * A token of a newer timeline cannot be told from a foreign one until this
  * node has followed; on a primary, which follows nobody, it is foreign.
+ *
+ * Without the nonce of its timeline a token cannot be told from one of a
+ * branch with the same past.  But whoever made the token had logged the nonce
+ * before, so that a replica which is not that far yet will know it by then.
  */
 RywVerdict
-ryw_history_judge(const RywHistory *history, uint64_t system_identifier,
-				  const RywToken *token, const RywPosition *position)
+ryw_history_judge(const RywHistory *history, const RywLineage *lineage,
+				  uint64_t system_identifier, const RywToken *token,
+				  const RywPosition *position)
 {
-	if (!RywTokenIsBare(token))
+	const RywAncestor *ancestor = NULL;
+	bool		cut_off;
+	uint32_t	tag;
+
+	if (RywTokenIsBare(token))
+		return judge_position(token->lsn, position);
+
+	if (token->tli > position->tli)
+		return position->is_primary ? RYW_FOREIGN : RYW_NEWER_TIMELINE;
+	if (token->tli < position->tli)
 	{
-		const RywAncestor *ancestor = NULL;
-
-		if (token->tli > position->tli)
-			return position->is_primary ? RYW_FOREIGN : RYW_NEWER_TIMELINE;
-		if (token->tli < position->tli)
-		{
-			ancestor = find_ancestor(history, token->tli);
-			if (ancestor == NULL)
-				return RYW_FOREIGN;
-		}
-		if (token->tag != ryw_history_tag(history, token->tli,
-										  system_identifier))
+		ancestor = find_ancestor(history, token->tli);
+		if (ancestor == NULL)
 			return RYW_FOREIGN;
-		if (ancestor != NULL && token->lsn > ancestor->end)
-			return RYW_LOST;
 	}
+	cut_off = ancestor != NULL && token->lsn > ancestor->end;
 
-	if (token->lsn <= position->lsn)
-		return RYW_REACHED;
-	return position->is_primary ? RYW_LOST : RYW_NOT_YET;
+	if (!ryw_history_tag(history, lineage, token->tli, system_identifier,
+						 &tag))
+		return !cut_off &&
+			judge_position(token->lsn, position) == RYW_NOT_YET ?
+			RYW_NOT_YET : RYW_UNVERIFIABLE;
+	if (token->tag != tag)
+		return RYW_FOREIGN;
+	if (cut_off)
+		return RYW_LOST;
+	return judge_position(token->lsn, position);
 }
 
 static bool

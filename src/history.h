@@ -3,13 +3,15 @@
  * history.h
  *	  The history of a timeline, and what it proves about a token.
  *
- * Plain C, no server headers: unit tests and fuzzers link this room alone.
+ * Plain C, no server headers: unit tests and fuzzers link this room, and the
+ * lineage, alone.
  *
  *-------------------------------------------------------------------------
  */
 #ifndef RYW_HISTORY_H
 #define RYW_HISTORY_H
 
+#include "lineage.h"
 #include "token.h"
 
 /* How far a node is. */
@@ -42,15 +44,17 @@ typedef enum RywVerdict
 	RYW_NEWER_TIMELINE,			/* only once this node changes timeline */
 	RYW_LOST,					/* cut off by a failover, or beyond the end */
 	RYW_FOREIGN,				/* another cluster, or a diverged branch */
-	RYW_UNVERIFIABLE			/* the history cannot be read */
+	RYW_UNVERIFIABLE			/* the history or the nonce is not known */
 } RywVerdict;
 
 extern RywVerdict ryw_history_judge(const RywHistory *history,
+									const RywLineage *lineage,
 									uint64_t system_identifier,
 									const RywToken *token,
 									const RywPosition *position);
-extern uint32_t ryw_history_tag(const RywHistory *history, uint32_t tli,
-								uint64_t system_identifier);
+extern bool ryw_history_tag(const RywHistory *history,
+							const RywLineage *lineage, uint32_t tli,
+							uint64_t system_identifier, uint32_t *tag);
 extern int	ryw_history_parse(const char *text, size_t len, uint32_t tli,
 							  RywAncestor *ancestors, int size);
 

@@ -40,6 +40,8 @@
 #include "compat.h"
 #include "lag.h"
 #include "replay.h"
+#include "timeline.h"
+#include "timeline_nonce.h"
 #include "waitqueue.h"
 
 /* How often upstream is told of applied transactions, at most. */
@@ -125,15 +127,21 @@ note_timeline(void)
 
 /*
  * Take in a heartbeat, and have the WAL receiver answer it: the primary then
- * knows how far this node is, however little else it sends.
+ * knows how far this node is, however little else it sends.  Or take in a
+ * lineage.
  */
 static void
-note_heartbeat(XLogReaderState *record)
+note_payload(XLogReaderState *record)
 {
-	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) == XLOG_NOOP &&
-		ryw_lag_receive((unsigned char *) XLogRecGetData(record),
-						XLogRecGetDataLen(record)))
+	const unsigned char *payload = (unsigned char *) XLogRecGetData(record);
+	uint32		length = XLogRecGetDataLen(record);
+
+	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) != XLOG_NOOP)
+		return;
+	if (ryw_lag_receive(payload, length))
 		RYW_REQUEST_REPLY();
+	else
+		(void) ryw_timeline_receive(payload, length);
 }
 
 /*
@@ -182,7 +190,7 @@ note_record(XLogReaderState *record)
 		switched = note_timeline() && started;
 		started = true;
 		if (rmid == RM_XLOG_ID)
-			note_heartbeat(record);
+			note_payload(record);
 	}
 
 	pg_atomic_write_u64(&shared->applied_lsn, record->EndRecPtr);
@@ -204,6 +212,9 @@ note_end_of_redo(void)
 {
 	if (original_cleanup)
 		original_cleanup();
+
+	if (pg_atomic_read_u32(&shared->applied_tli) != 0)
+		ryw_nonce_forget_after(pg_atomic_read_u32(&shared->applied_tli));
 
 	shared->startup_proc = NULL;	/* its entry may go to another process */
 	pg_atomic_write_u32(&shared->ended, 1);

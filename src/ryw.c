@@ -20,6 +20,7 @@
 #include "snapshot.h"
 #include "stats.h"
 #include "timeline.h"
+#include "timeline_nonce.h"
 #include "utility.h"
 #include "visibility.h"
 #include "waitqueue.h"
@@ -32,6 +33,7 @@ void		_PG_init(void);
 static const RywShmemRoom *const rooms[] = {
 	&ryw_handup_room,
 	&ryw_lag_room,
+	&ryw_nonce_room,
 	&ryw_replay_room,
 	&ryw_stats_room,
 	&ryw_timeline_room,

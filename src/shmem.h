@@ -16,6 +16,7 @@ typedef enum RywLock
 	RYW_LOCK_QUEUE,				/* the wait queue; startup process takes it */
 	RYW_LOCK_STATS,				/* the base of the counters */
 	RYW_LOCK_REPORTS,			/* what replicas hand up about their own */
+	RYW_LOCK_LINEAGE,			/* the nonces' file; never the startup process */
 	RYW_LOCKS
 } RywLock;
 

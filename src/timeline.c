@@ -14,7 +14,11 @@
  * not with its readTimeLineHistory(), which raises FATAL on trouble.  A file
  * never changes once it is there, so a cached history stays true.
  *
- * Runs in backends only, never in the startup process and never under a lock.
+ * Two timelines of one number may have the same history; the nonce that a
+ * primary draws for its own tells them apart (timeline_nonce.c).
+ *
+ * Runs in backends and the worker, never under a lock, but for two functions
+ * that say they are the startup process's.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,6 +36,7 @@
 #include "compat.h"
 #include "errcodes.h"
 #include "timeline.h"
+#include "timeline_nonce.h"
 
 /* Far beyond what a history holds: about 40 bytes for each failover. */
 #define HISTORY_FILE_MAX	(1024 * 1024)
@@ -74,6 +79,15 @@ complain_about(TimeLineID tli)
 
 	last = tli;
 	return elevel;
+}
+
+static void
+complain_of_nonce(TimeLineID tli)
+{
+	ereport(complain_about(tli),
+			(errcode(ERRCODE_RYW_UNVERIFIABLE),
+			 errmsg("lineage of timeline %u is not known here", tli),
+			 errhint("The primary of that timeline logs it, if ryw is in its shared_preload_libraries.")));
 }
 
 /*
@@ -172,41 +186,71 @@ ryw_timeline_known_tag(TimeLineID tli, uint32 *tag)
 }
 
 /*
+ * The tag of a timeline, from the cached history and the nonce.  On a primary
+ * that is on this timeline, the nonce is drawn and logged first if need be.
+ */
+static bool
+compute_tag(TimeLineID tli, uint32 *tag)
+{
+	RywLineage	lineage;
+
+	if (!ryw_nonce_announced(tli) && !RecoveryInProgress() &&
+		tli == GetWALInsertionTimeLine() && !ryw_nonce_announce(tli, false))
+		return false;
+	ryw_nonce_read(&lineage);
+	if (ryw_history_tag(&cached, &lineage, tli, GetSystemIdentifier(), tag))
+		return true;
+	complain_of_nonce(tli);
+	return false;
+}
+
+/*
  * The tag for tokens minted on tli, which is this node's current timeline.
- * Returns false when the history cannot be read.  May read a file, the first
- * time that anybody asks after the timeline changed.
+ * Returns false when the history cannot be read or the nonce is not known.
+ * The first time that anybody asks after the timeline changed this may read a
+ * file and, on a primary, write one, and write and flush WAL.
  */
 bool
 ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 {
+	uint32		published;
 	uint64		lineage;
 
 	if (likely(ryw_timeline_known_tag(tli, tag)))
 		return true;
-	if (!load_history(tli))
+	if (!load_history(tli) || !compute_tag(tli, tag))
 		return false;
 
-	*tag = ryw_history_tag(&cached, tli, GetSystemIdentifier());
 	lineage = pg_atomic_read_u64(&shared->lineage);
 	while ((TimeLineID) (lineage >> 32) < tli &&
 		   !pg_atomic_compare_exchange_u64(&shared->lineage, &lineage,
 										   (uint64) tli << 32 | *tag))
 		;
+
+	/* has the startup process replaced the nonce meanwhile? */
+	pg_memory_barrier();
+	published = *tag;
+	if (!compute_tag(tli, tag))
+		return false;
+	if (unlikely(published != *tag))
+		pg_atomic_write_u64(&shared->lineage, 0);
 	return true;
 }
 
 /*
- * The verdict on a token at a position of this node.  May read a history
- * file; raises nothing but out of memory.
+ * The verdict on a token at a position of this node.  Reads and writes what
+ * ryw_timeline_tag() does; raises nothing but out of memory.
  */
 RywVerdict
 ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 {
+	RywLineage	lineage;
+	RywVerdict	verdict;
 	uint32		tag;
 
 	/* a bare LSN has no history to be held against */
 	if (RywTokenIsBare(token))
-		return ryw_history_judge(&cached, 0, token, position);
+		return ryw_history_judge(&cached, NULL, 0, token, position);
 
 	/* the common case: minted on the timeline that we are on */
 	if (token->tli == position->tli &&
@@ -219,5 +263,42 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 
 	if (!load_history(position->tli))
 		return RYW_UNVERIFIABLE;
-	return ryw_history_judge(&cached, GetSystemIdentifier(), token, position);
+	ryw_nonce_read(&lineage);
+	verdict = ryw_history_judge(&cached, &lineage, GetSystemIdentifier(),
+								token, position);
+	if (verdict == RYW_UNVERIFIABLE)
+		complain_of_nonce(token->tli);
+	return verdict;
+}
+
+/*
+ * Log the lineage of this primary: once after each start, or again, for a
+ * replica that may have missed it.  Worker.
+ */
+void
+ryw_timeline_announce(bool again)
+{
+	TimeLineID	tli = GetWALInsertionTimeLine();
+
+	if (again || !ryw_nonce_announced(tli))
+		(void) ryw_nonce_announce(tli, again);
+}
+
+/*
+ * Take in the payload of an XLOG_NOOP record, if it is a lineage.  Startup
+ * process: raises nothing, takes no lock.
+ */
+bool
+ryw_timeline_receive(const unsigned char *payload, Size length)
+{
+	RywLineage	received;
+
+	if (!ryw_lineage_decode(payload, length, &received))
+		return false;
+	if (ryw_nonce_receive(&received))
+	{
+		pg_memory_barrier();	/* pairs with that of ryw_timeline_tag() */
+		pg_atomic_write_u64(&shared->lineage, 0);
+	}
+	return true;
 }

@@ -15,6 +15,9 @@
  *	 has the WAL receiver tell upstream how far that is.  And it hands up what
  *	 it knows of replicas that stream from this node.
  *
+ * Beside that it looks after the lineage: logs it on a primary, saves it on a
+ * replica (timeline_nonce.c).
+ *
  * A heartbeat is an XLOG_NOOP record, which replays as nothing where this
  * library is not loaded and is not seen by logical decoding.  It is marked
  * unimportant, so that an idle primary still counts as idle.
@@ -43,15 +46,21 @@
 #include "reception.h"
 #include "settings.h"
 #include "standby.h"
+#include "timeline.h"
+#include "timeline_nonce.h"
 #include "worker.h"
 
 #define RESTART_SECONDS		1
+
+/* How often the lineage is logged while replicas are connected. */
+#define LINEAGE_INTERVAL_US	(60 * INT64CONST(1000000))
 
 /* When something is due next, on the monotonic clock. */
 typedef struct Schedule
 {
 	int64		sample_us;
 	int64		heartbeat_us;
+	int64		lineage_us;
 } Schedule;
 
 static RywHeartbeat picture;	/* too large for the stack */
@@ -102,6 +111,24 @@ write_heartbeat(void)
 	XLogFlush(XLogInsert(RM_XLOG_ID, XLOG_NOOP));
 }
 
+/*
+ * Log the lineage: after a start or a promotion before anybody needs it, for
+ * a replica that has just connected, and from time to time for those that
+ * stream from other replicas.
+ */
+static void
+announce_lineage(Schedule *schedule, int connected, int64 now_us)
+{
+	static int	connected_before = 0;
+	bool		again = connected > connected_before ||
+		(connected > 0 && now_us >= schedule->lineage_us);
+
+	if (again)
+		schedule->lineage_us = now_us + LINEAGE_INTERVAL_US;
+	connected_before = connected;
+	ryw_timeline_announce(again);
+}
+
 static void
 tick_on_primary(Schedule *schedule, int64 now_us)
 {
@@ -126,6 +153,7 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 
 	connected = ryw_standby_sample(&picture, now_us);
 	ryw_lag_publish(&picture);
+	announce_lineage(schedule, connected, now_us);
 
 	/* one more when they are turned off: replicas shall not miss them */
 	if (beat && connected > 0 &&
@@ -141,6 +169,7 @@ tick_on_replica(const Schedule *schedule, int64 now_us)
 {
 	ryw_standby_downstream(&picture, now_us);
 	ryw_handup_tick(&picture);
+	ryw_nonce_save_received();
 	if (ryw_reception_sample(now_us, schedule->sample_us) && WalRcvStreaming())
 		RYW_REQUEST_REPLY();
 }
@@ -149,7 +178,7 @@ tick_on_replica(const Schedule *schedule, int64 now_us)
 void
 ryw_worker_main(Datum arg pg_attribute_unused())
 {
-	Schedule	schedule = {0, 0};
+	Schedule	schedule = {0};
 	uint32		wait_event;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);

@@ -11,7 +11,8 @@ use File::Temp;
 my $top = dirname(__FILE__) . '/..';
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 my @cc = ('gcc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-O1', "-I$top/src");
-my @sources = ("$top/t/unit/history.c", "$top/src/history.c");
+my @sources =
+  ("$top/t/unit/history.c", "$top/src/history.c", "$top/src/lineage.c");
 
 # The undefined-behaviour checks need a runtime that not every machine has.
 my @checks = ('-fsanitize=undefined', '-fno-sanitize-recover=all');

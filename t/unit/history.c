@@ -2,7 +2,8 @@
  *
  * history.c
  *	  The verdict on a token as a table of cases, and the reading of history
- *	  files.  Prints TAP.  Links src/history.c and nothing else.
+ *	  files.  Prints TAP.  Links src/history.c, src/lineage.c and
+ *	  nothing else.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,6 +33,7 @@ ok(bool passed, const char *name)
  *	1 --0x1000--> 2 --0x1800--> 3
  *	1 --0x1400--> 2b
  *	1 --0x1400--> 2b --0x2000--> 4b
+ *	1 --0x1000--> 2t			the twin of 2: nothing but the nonce differs
  */
 static const RywAncestor past_2[] = {{1, 0x1000}};
 static const RywAncestor past_3[] = {{1, 0x1000}, {2, 0x1800}};
@@ -45,6 +47,33 @@ static const RywHistory t3 = {3, 2, past_3};
 static const RywHistory t4 = {4, 2, past_4};
 static const RywHistory t2b = {2, 1, past_2b};
 static const RywHistory t4b = {4, 2, past_4b};
+static const RywHistory t2t = {2, 1, past_2};
+
+/* The nonces: each branch has drawn its own. */
+static const RywLineage none = {0};
+static const RywLineage nonces = {3, {{2, 0x22}, {3, 0x33}, {4, 0x44}}};
+static const RywLineage nonces_b = {2, {{2, 0x2B}, {4, 0x4B}}};
+static const RywLineage nonces_t = {1, {{2, 0x27}}};
+static const RywLineage only_4 = {1, {{4, 0x44}}};
+
+static const RywLineage *
+lineage_of(const RywHistory *history)
+{
+	if (history == &t2t)
+		return &nonces_t;
+	return history == &t2b || history == &t4b ? &nonces_b : &nonces;
+}
+
+/* The tag of a timeline, seen from a history whose nonces are all known. */
+static uint32_t
+tag_of(const RywHistory *history, uint32_t tli, uint64_t cluster)
+{
+	uint32_t	tag = 0;
+
+	if (!ryw_history_tag(history, lineage_of(history), tli, cluster, &tag))
+		return 0;
+	return tag;
+}
 
 typedef enum Role
 {
@@ -67,73 +96,94 @@ typedef struct Case
 	Role		role;
 	uint64_t	node_lsn;
 	RywVerdict	verdict;
+	const RywLineage *known;	/* the node's nonces; NULL: all of its own */
 } Case;
 
 static const Case cases[] = {
 	/* on the same timeline */
-	{"replica behind", &t1, OURS, 0x500, &t1, REPLICA, 0x4FF, RYW_NOT_YET},
-	{"replica exactly at it", &t1, OURS, 0x500, &t1, REPLICA, 0x500, RYW_REACHED},
-	{"replica past it", &t1, OURS, 0x500, &t1, REPLICA, 0x501, RYW_REACHED},
-	{"primary exactly at it", &t1, OURS, 0x500, &t1, PRIMARY, 0x500, RYW_REACHED},
-	{"beyond the end of the primary", &t1, OURS, 0x500, &t1, PRIMARY, 0x4FF, RYW_LOST},
-	{"replica behind, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2400, RYW_NOT_YET},
-	{"replica past it, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2600, RYW_REACHED},
-	{"beyond the end, timeline 4", &t4, OURS, 0x2500, &t4, PRIMARY, 0x2400, RYW_LOST},
+	{"replica behind", &t1, OURS, 0x500, &t1, REPLICA, 0x4FF, RYW_NOT_YET, NULL},
+	{"replica exactly at it", &t1, OURS, 0x500, &t1, REPLICA, 0x500, RYW_REACHED, NULL},
+	{"replica past it", &t1, OURS, 0x500, &t1, REPLICA, 0x501, RYW_REACHED, NULL},
+	{"primary exactly at it", &t1, OURS, 0x500, &t1, PRIMARY, 0x500, RYW_REACHED, NULL},
+	{"beyond the end of the primary", &t1, OURS, 0x500, &t1, PRIMARY, 0x4FF, RYW_LOST, NULL},
+	{"replica behind, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2400, RYW_NOT_YET, NULL},
+	{"replica past it, timeline 4", &t4, OURS, 0x2500, &t4, REPLICA, 0x2600, RYW_REACHED, NULL},
+	{"beyond the end, timeline 4", &t4, OURS, 0x2500, &t4, PRIMARY, 0x2400, RYW_LOST, NULL},
 
 	/* an older timeline, after one failover */
-	{"below the switch point, new primary", &t1, OURS, 0xFFF, &t2, PRIMARY, 0x1500, RYW_REACHED},
-	{"exactly at the switch point", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1500, RYW_REACHED},
-	{"a byte above the switch point", &t1, OURS, 0x1001, &t2, PRIMARY, 0x1500, RYW_LOST},
-	{"above it, and above the end of WAL", &t1, OURS, 0x9000, &t2, PRIMARY, 0x1500, RYW_LOST},
-	{"exactly at it, and at the end of WAL", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1000, RYW_REACHED},
-	{"below it, follower", &t1, OURS, 0xFFF, &t2, REPLICA, 0x1500, RYW_REACHED},
-	{"above it, follower", &t1, OURS, 0x1001, &t2, REPLICA, 0x1500, RYW_LOST},
-	{"below it, follower not yet there", &t1, OURS, 0xFFF, &t2, REPLICA, 0xFFE, RYW_NOT_YET},
-	{"above it, follower not yet there", &t1, OURS, 0x1001, &t2, REPLICA, 0xFFE, RYW_LOST},
+	{"below the switch point, new primary", &t1, OURS, 0xFFF, &t2, PRIMARY, 0x1500, RYW_REACHED, NULL},
+	{"exactly at the switch point", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1500, RYW_REACHED, NULL},
+	{"a byte above the switch point", &t1, OURS, 0x1001, &t2, PRIMARY, 0x1500, RYW_LOST, NULL},
+	{"above it, and above the end of WAL", &t1, OURS, 0x9000, &t2, PRIMARY, 0x1500, RYW_LOST, NULL},
+	{"exactly at it, and at the end of WAL", &t1, OURS, 0x1000, &t2, PRIMARY, 0x1000, RYW_REACHED, NULL},
+	{"below it, follower", &t1, OURS, 0xFFF, &t2, REPLICA, 0x1500, RYW_REACHED, NULL},
+	{"above it, follower", &t1, OURS, 0x1001, &t2, REPLICA, 0x1500, RYW_LOST, NULL},
+	{"below it, follower not yet there", &t1, OURS, 0xFFF, &t2, REPLICA, 0xFFE, RYW_NOT_YET, NULL},
+	{"above it, follower not yet there", &t1, OURS, 0x1001, &t2, REPLICA, 0xFFE, RYW_LOST, NULL},
 
 	/* after two */
-	{"timeline 1, below", &t1, OURS, 0x1000, &t4, PRIMARY, 0x3000, RYW_REACHED},
-	{"timeline 1, above", &t1, OURS, 0x1001, &t4, PRIMARY, 0x3000, RYW_LOST},
-	{"timeline 1, above, where 2 goes on", &t1, OURS, 0x1F00, &t4, PRIMARY, 0x3000, RYW_LOST},
-	{"timeline 2, below", &t2, OURS, 0x2000, &t4, PRIMARY, 0x3000, RYW_REACHED},
-	{"timeline 2, above", &t2, OURS, 0x2001, &t4, PRIMARY, 0x3000, RYW_LOST},
-	{"timeline 2, above, follower", &t2, OURS, 0x2001, &t4, REPLICA, 0x3000, RYW_LOST},
+	{"timeline 1, below", &t1, OURS, 0x1000, &t4, PRIMARY, 0x3000, RYW_REACHED, NULL},
+	{"timeline 1, above", &t1, OURS, 0x1001, &t4, PRIMARY, 0x3000, RYW_LOST, NULL},
+	{"timeline 1, above, where 2 goes on", &t1, OURS, 0x1F00, &t4, PRIMARY, 0x3000, RYW_LOST, NULL},
+	{"timeline 2, below", &t2, OURS, 0x2000, &t4, PRIMARY, 0x3000, RYW_REACHED, NULL},
+	{"timeline 2, above", &t2, OURS, 0x2001, &t4, PRIMARY, 0x3000, RYW_LOST, NULL},
+	{"timeline 2, above, follower", &t2, OURS, 0x2001, &t4, REPLICA, 0x3000, RYW_LOST, NULL},
 
 	/* a newer timeline */
-	{"newer timeline, replica behind", &t2, OURS, 0x1100, &t1, REPLICA, 0x1000, RYW_NEWER_TIMELINE},
-	{"newer timeline, replica with a higher LSN", &t2, OURS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
-	{"newer by two, replica", &t4, OURS, 0x2100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
-	{"newer timeline, revived old primary", &t2, OURS, 0x1100, &t1, PRIMARY, 0x9000, RYW_FOREIGN},
-	{"newer timeline, below the fork, old primary", &t2, OURS, 0x800, &t1, PRIMARY, 0x9000, RYW_FOREIGN},
-	{"newer timeline, other cluster, replica", &t2, THEIRS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE},
+	{"newer timeline, replica behind", &t2, OURS, 0x1100, &t1, REPLICA, 0x1000, RYW_NEWER_TIMELINE, NULL},
+	{"newer timeline, replica with a higher LSN", &t2, OURS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE, NULL},
+	{"newer by two, replica", &t4, OURS, 0x2100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE, NULL},
+	{"newer timeline, revived old primary", &t2, OURS, 0x1100, &t1, PRIMARY, 0x9000, RYW_FOREIGN, NULL},
+	{"newer timeline, below the fork, old primary", &t2, OURS, 0x800, &t1, PRIMARY, 0x9000, RYW_FOREIGN, NULL},
+	{"newer timeline, other cluster, replica", &t2, THEIRS, 0x1100, &t1, REPLICA, 0x9000, RYW_NEWER_TIMELINE, NULL},
 
 	/* a branch of its own */
-	{"number that is no ancestor", &t3, OURS, 0x1700, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"number that is no ancestor, low LSN", &t3, OURS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN},
-	{"same number, other branch", &t2, OURS, 0x1100, &t2b, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"same number, other branch, the other way", &t2b, OURS, 0x1500, &t2, REPLICA, 0x3000, RYW_FOREIGN},
-	{"ancestor's number, other branch", &t2b, OURS, 0x1500, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"ancestor's number, other branch, cut off", &t2b, OURS, 0x2500, &t4, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"same number and fork, other past", &t4, OURS, 0x2100, &t4b, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"common past of two branches", &t1, OURS, 0x1000, &t4b, PRIMARY, 0x3000, RYW_REACHED},
+	{"number that is no ancestor", &t3, OURS, 0x1700, &t4, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"number that is no ancestor, low LSN", &t3, OURS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN, NULL},
+	{"same number, other branch", &t2, OURS, 0x1100, &t2b, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"same number, other branch, the other way", &t2b, OURS, 0x1500, &t2, REPLICA, 0x3000, RYW_FOREIGN, NULL},
+	{"ancestor's number, other branch", &t2b, OURS, 0x1500, &t4, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"ancestor's number, other branch, cut off", &t2b, OURS, 0x2500, &t4, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"same number and fork, other past", &t4, OURS, 0x2100, &t4b, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"common past of two branches", &t1, OURS, 0x1000, &t4b, PRIMARY, 0x3000, RYW_REACHED, NULL},
 
 	/* another cluster */
-	{"other cluster, timeline 1", &t1, THEIRS, 0x10, &t1, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"other cluster, timeline 1, replica", &t1, THEIRS, 0x10, &t1, REPLICA, 0x3000, RYW_FOREIGN},
-	{"other cluster, beyond the end", &t1, THEIRS, 0x9000, &t1, PRIMARY, 0x3000, RYW_FOREIGN},
-	{"other cluster, same history", &t4, THEIRS, 0x2100, &t4, REPLICA, 0x3000, RYW_FOREIGN},
-	{"other cluster, ancestor", &t1, THEIRS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN},
+	{"other cluster, timeline 1", &t1, THEIRS, 0x10, &t1, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"other cluster, timeline 1, replica", &t1, THEIRS, 0x10, &t1, REPLICA, 0x3000, RYW_FOREIGN, NULL},
+	{"other cluster, beyond the end", &t1, THEIRS, 0x9000, &t1, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"other cluster, same history", &t4, THEIRS, 0x2100, &t4, REPLICA, 0x3000, RYW_FOREIGN, NULL},
+	{"other cluster, ancestor", &t1, THEIRS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN, NULL},
 
 	/* a bare LSN: compared by position, and that is all */
-	{"bare, behind", NULL, 0, 0x500, &t1, REPLICA, 0x400, RYW_NOT_YET},
-	{"bare, reached", NULL, 0, 0x500, &t1, REPLICA, 0x500, RYW_REACHED},
-	{"bare, beyond the end", NULL, 0, 0x500, &t1, PRIMARY, 0x400, RYW_LOST},
-	{"bare, cut off by a failover: not noticed", NULL, 0, 0x1001, &t2, PRIMARY, 0x1500, RYW_REACHED},
+	{"bare, behind", NULL, 0, 0x500, &t1, REPLICA, 0x400, RYW_NOT_YET, NULL},
+	{"bare, reached", NULL, 0, 0x500, &t1, REPLICA, 0x500, RYW_REACHED, NULL},
+	{"bare, beyond the end", NULL, 0, 0x500, &t1, PRIMARY, 0x400, RYW_LOST, NULL},
+	{"bare, cut off by a failover: not noticed", NULL, 0, 0x1001, &t2, PRIMARY, 0x1500, RYW_REACHED, NULL},
+
+	/* two promotions at the same position: nothing but the nonce differs */
+	{"twin", &t2, OURS, 0x1100, &t2t, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"twin, the other way", &t2t, OURS, 0x1100, &t2, REPLICA, 0x3000, RYW_FOREIGN, NULL},
+	{"twin, not yet there", &t2, OURS, 0x1100, &t2t, REPLICA, 0x1000, RYW_FOREIGN, NULL},
+	{"twin, beyond the end", &t2, OURS, 0x4000, &t2t, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"twin of an ancestor", &t2t, OURS, 0x1100, &t4, PRIMARY, 0x3000, RYW_FOREIGN, NULL},
+	{"common past of twins", &t1, OURS, 0x1000, &t2t, PRIMARY, 0x3000, RYW_REACHED, NULL},
+
+	/* a nonce that is not known: it comes before the first token does */
+	{"no nonce, replica not yet there", &t2, OURS, 0x1100, &t2, REPLICA, 0x1050, RYW_NOT_YET, &none},
+	{"no nonce, replica there", &t2, OURS, 0x1100, &t2, REPLICA, 0x1100, RYW_UNVERIFIABLE, &none},
+	{"no nonce, primary", &t2, OURS, 0x1100, &t2, PRIMARY, 0x1100, RYW_UNVERIFIABLE, &none},
+	{"no nonce, beyond the end of a primary", &t2, OURS, 0x1100, &t2, PRIMARY, 0x1050, RYW_UNVERIFIABLE, &none},
+	{"no nonce of an ancestor", &t2, OURS, 0x1100, &t4, REPLICA, 0x3000, RYW_UNVERIFIABLE, &only_4},
+	{"no nonce of an ancestor, not yet there", &t2, OURS, 0x1100, &t4, REPLICA, 0x1050, RYW_NOT_YET, &only_4},
+	{"no nonce of an ancestor, cut off", &t2, OURS, 0x2100, &t4, REPLICA, 0x1050, RYW_UNVERIFIABLE, &only_4},
+	{"no nonce, but its own timeline's", &t4, OURS, 0x2100, &t4, REPLICA, 0x3000, RYW_REACHED, &only_4},
+	{"timeline 1 needs none", &t1, OURS, 0x0FFF, &t2, REPLICA, 0x3000, RYW_REACHED, &none},
+	{"number that is no ancestor, no nonce", &t3, OURS, 0x10, &t4, REPLICA, 0x3000, RYW_FOREIGN, &none},
 
 	/* extremes */
-	{"LSN 0", &t1, OURS, 0, &t1, REPLICA, 0, RYW_REACHED},
-	{"highest LSN", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX - 1, RYW_NOT_YET},
-	{"highest LSN reached", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX, RYW_REACHED}
+	{"LSN 0", &t1, OURS, 0, &t1, REPLICA, 0, RYW_REACHED, NULL},
+	{"highest LSN", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX - 1, RYW_NOT_YET, NULL},
+	{"highest LSN reached", &t1, OURS, UINT64_MAX, &t1, REPLICA, UINT64_MAX, RYW_REACHED, NULL}
 };
 
 static void
@@ -146,9 +196,11 @@ judge_case(const Case *c)
 	if (c->minted != NULL)
 	{
 		token.tli = c->minted->tli;
-		token.tag = ryw_history_tag(c->minted, token.tli, c->cluster);
+		token.tag = tag_of(c->minted, token.tli, c->cluster);
 	}
-	verdict = ryw_history_judge(c->here, OURS, &token, &position);
+	verdict = ryw_history_judge(c->here,
+								c->known ? c->known : lineage_of(c->here),
+								OURS, &token, &position);
 	ok(verdict == c->verdict, c->name);
 	if (verdict != c->verdict)
 		printf("# got %s, expected %s\n", verdict_name[verdict],
@@ -174,7 +226,7 @@ on_path(const RywHistory *path, uint32_t tli, uint64_t lsn)
 static void
 test_against_paths(void)
 {
-	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b};
+	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b, &t2t};
 	static const uint64_t lsns[] = {
 		0x0FFF, 0x1000, 0x1001, 0x13FF, 0x1400, 0x1401, 0x17FF, 0x1800, 0x1801,
 		0x1FFF, 0x2000, 0x2001, 0x3000
@@ -194,10 +246,10 @@ test_against_paths(void)
 						bool		same_past;
 						RywVerdict	verdict;
 
-						token.tag = ryw_history_tag(all[m], token.tli, OURS);
-						verdict = ryw_history_judge(all[h], OURS, &token,
-													&position);
-						same_past = ryw_history_tag(all[h], token.tli, OURS) ==
+						token.tag = tag_of(all[m], token.tli, OURS);
+						verdict = ryw_history_judge(all[h], lineage_of(all[h]),
+													OURS, &token, &position);
+						same_past = tag_of(all[h], token.tli, OURS) ==
 							token.tag && on_path(all[h], token.tli, 0);
 						n++;
 						if ((verdict == RYW_REACHED) !=
@@ -219,29 +271,37 @@ test_against_paths(void)
 static void
 test_tags(void)
 {
-	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b};
+	static const RywHistory *const all[] = {&t1, &t2, &t3, &t4, &t2b, &t4b, &t2t};
 	static const RywAncestor moved[] = {{1, 0x1001}};
 	RywHistory	t2c = {2, 1, moved};
 	bool		distinct = true;
+	uint32_t	tag;
 
 	for (int i = 0; i < lengthof(all); i++)
 		for (int j = 0; j < i; j++)
-			if (ryw_history_tag(all[i], all[i]->tli, OURS) ==
-				ryw_history_tag(all[j], all[j]->tli, OURS))
+			if (tag_of(all[i], all[i]->tli, OURS) ==
+				tag_of(all[j], all[j]->tli, OURS))
 				distinct = false;
 	ok(distinct, "different histories have different tags");
-	ok(ryw_history_tag(&t2, 2, OURS) != ryw_history_tag(&t2c, 2, OURS),
+	ok(tag_of(&t2, 2, OURS) != tag_of(&t2c, 2, OURS),
 	   "a switch point one byte further gives another tag");
-	ok(ryw_history_tag(&t4, 1, OURS) == ryw_history_tag(&t1, 1, OURS) &&
-	   ryw_history_tag(&t4, 2, OURS) == ryw_history_tag(&t2, 2, OURS) &&
-	   ryw_history_tag(&t3, 2, OURS) == ryw_history_tag(&t2, 2, OURS),
+	ok(tag_of(&t4, 1, OURS) == tag_of(&t1, 1, OURS) &&
+	   tag_of(&t4, 2, OURS) == tag_of(&t2, 2, OURS) &&
+	   tag_of(&t3, 2, OURS) == tag_of(&t2, 2, OURS),
 	   "an ancestor has the same tag on every branch");
-	ok(ryw_history_tag(&t1, 1, OURS) != ryw_history_tag(&t1, 1, THEIRS),
+	ok(tag_of(&t1, 1, OURS) != tag_of(&t1, 1, THEIRS),
 	   "another system identifier gives another tag");
 
+	ok(tag_of(&t2, 2, OURS) != tag_of(&t2t, 2, OURS) &&
+	   tag_of(&t2, 1, OURS) == tag_of(&t2t, 1, OURS),
+	   "another nonce gives another tag, and the common past the same");
+	ok(!ryw_history_tag(&t2, &none, 2, OURS, &tag) &&
+	   ryw_history_tag(&t2, &none, 1, OURS, &tag),
+	   "no tag without a nonce, but on timeline 1");
+
 	/* tokens live longer than servers: a tag must never change */
-	ok(ryw_history_tag(&t1, 1, OURS) == UINT32_C(0xF0D1A623) &&
-	   ryw_history_tag(&t4, 4, OURS) == UINT32_C(0xE2F94D0B),
+	ok(tag_of(&t1, 1, OURS) == UINT32_C(0xF0D1A623) &&
+	   tag_of(&t4, 4, OURS) == UINT32_C(0x566C0E9F),
 	   "tags are as they have always been");
 }
 
@@ -330,6 +390,109 @@ test_bounds(void)
 	ok(cut_well, "cut anywhere");
 }
 
+/* ----------
+ * The lineage
+ * ----------
+ */
+
+static bool
+same_lineage(const RywLineage *a, const RywLineage *b)
+{
+	if (a->n != b->n)
+		return false;
+	for (int i = 0; i < a->n; i++)
+	{
+		if (a->nonces[i].tli != b->nonces[i].tli ||
+			a->nonces[i].nonce != b->nonces[i].nonce)
+			return false;
+	}
+	return true;
+}
+
+static void
+test_lineage_set(void)
+{
+	RywLineage	lineage = {0};
+	bool		full_well = true;
+
+	ryw_lineage_set(&lineage, 4, 0x44);
+	ryw_lineage_set(&lineage, 2, 0x22);
+	ryw_lineage_set(&lineage, 3, 0x30);
+	ryw_lineage_set(&lineage, 3, 0x33);
+	ok(same_lineage(&lineage, &nonces), "nonces are kept in order, one a timeline");
+	ryw_lineage_forget_after(&lineage, 3);
+	ok(lineage.n == 2 && ryw_lineage_nonce(&lineage, 3) == 0x33 &&
+	   ryw_lineage_nonce(&lineage, 4) == 0, "later timelines are forgotten");
+
+	lineage.n = 0;
+	for (uint32_t tli = 2; tli < 2 + RYW_MAX_NONCES; tli++)
+		ryw_lineage_set(&lineage, tli * 2, tli);
+	ryw_lineage_set(&lineage, 3, 1);
+	ok(lineage.n == RYW_MAX_NONCES && ryw_lineage_nonce(&lineage, 3) == 0 &&
+	   ryw_lineage_nonce(&lineage, 4) == 2,
+	   "no room for one older than all");
+	ryw_lineage_set(&lineage, 101, 1);
+	ryw_lineage_set(&lineage, 1000, 2);
+	for (int i = 1; i < lineage.n; i++)
+	{
+		if (lineage.nonces[i - 1].tli >= lineage.nonces[i].tli)
+			full_well = false;
+	}
+	ok(full_well && lineage.n == RYW_MAX_NONCES &&
+	   ryw_lineage_nonce(&lineage, 4) == 0 &&
+	   ryw_lineage_nonce(&lineage, 6) == 0 &&
+	   ryw_lineage_nonce(&lineage, 8) == 4 &&
+	   ryw_lineage_nonce(&lineage, 101) == 1 &&
+	   ryw_lineage_nonce(&lineage, 1000) == 2,
+	   "when there is no room the oldest are forgotten");
+}
+
+static void
+test_lineage_payload(void)
+{
+	/* written once and for all: files and WAL live longer than servers */
+	static const unsigned char kept[] = {
+		'R', 'Y', 'W', 'L', 1, 3,
+		0, 0, 0, 2, 0, 0, 0, 0x22,
+		0, 0, 0, 3, 0, 0, 0, 0x33,
+		0, 0, 0, 4, 0, 0, 0, 0x44
+	};
+	unsigned char payload[RYW_LINEAGE_SIZE];
+	RywLineage	lineage;
+	size_t		length = ryw_lineage_encode(&nonces, payload);
+	int			taken = 0;
+
+	ok(length == sizeof(kept) && memcmp(payload, kept, length) == 0,
+	   "the binary form is as it has always been");
+	ok(ryw_lineage_decode(kept, sizeof(kept), &lineage) &&
+	   same_lineage(&lineage, &nonces), "and is read back");
+	ok(ryw_lineage_encode(&none, payload) == 6 &&
+	   ryw_lineage_decode(payload, 6, &lineage) && lineage.n == 0,
+	   "an empty one");
+
+	for (size_t cut = 0; cut < sizeof(kept); cut++)
+		taken += ryw_lineage_decode(kept, cut, &lineage);
+	memcpy(payload, kept, sizeof(kept));
+	taken += ryw_lineage_decode(payload, sizeof(kept) + 1, &lineage);
+	for (int at = 0; at < 6; at++)
+	{
+		memcpy(payload, kept, sizeof(kept));
+		payload[at]++;
+		taken += ryw_lineage_decode(payload, sizeof(kept), &lineage);
+	}
+	ok(taken == 0, "cut, too long, of another magic, version or count: refused");
+
+	memcpy(payload, kept, sizeof(kept));
+	payload[9] = 1;				/* timeline 1 has none */
+	taken += ryw_lineage_decode(payload, sizeof(kept), &lineage);
+	payload[9] = 3;				/* not ascending */
+	taken += ryw_lineage_decode(payload, sizeof(kept), &lineage);
+	payload[9] = 2;
+	payload[13] = 0;			/* no nonce */
+	taken += ryw_lineage_decode(payload, sizeof(kept), &lineage);
+	ok(taken == 0, "what no primary writes: refused");
+}
+
 int
 main(void)
 {
@@ -340,6 +503,8 @@ main(void)
 	for (int i = 0; i < lengthof(texts); i++)
 		read_text(&texts[i]);
 	test_bounds();
+	test_lineage_set();
+	test_lineage_payload();
 	printf("1..%d\n", ntests);
 	return 0;
 }

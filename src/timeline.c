@@ -273,15 +273,17 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 
 /*
  * Log the lineage of this primary: once after each start, or again, for a
- * replica that may have missed it.  Worker.
+ * replica that may have missed it.  False when its nonce cannot be saved.
+ * Worker.
  */
-void
+bool
 ryw_timeline_announce(bool again)
 {
 	TimeLineID	tli = GetWALInsertionTimeLine();
 
-	if (again || !ryw_nonce_announced(tli))
-		(void) ryw_nonce_announce(tli, again);
+	if (!again && ryw_nonce_announced(tli))
+		return true;
+	return ryw_nonce_announce(tli, again);
 }
 
 /*

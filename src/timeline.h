@@ -15,7 +15,7 @@
 
 extern const RywShmemRoom ryw_timeline_room;
 
-extern void ryw_timeline_announce(bool again);
+extern bool ryw_timeline_announce(bool again);
 extern bool ryw_timeline_receive(const unsigned char *payload, Size length);
 
 extern bool ryw_timeline_known_tag(TimeLineID tli, uint32 *tag);

@@ -54,6 +54,7 @@
 
 /* How often the lineage is logged while replicas are connected. */
 #define LINEAGE_INTERVAL_US	(60 * INT64CONST(1000000))
+#define LINEAGE_RETRY_US	(10 * INT64CONST(1000000))
 
 /* When something is due next, on the monotonic clock. */
 typedef struct Schedule
@@ -120,13 +121,16 @@ static void
 announce_lineage(Schedule *schedule, int connected, int64 now_us)
 {
 	static int	connected_before = 0;
+	static int64 failed_us = 0;
 	bool		again = connected > connected_before ||
 		(connected > 0 && now_us >= schedule->lineage_us);
 
+	if (failed_us != 0 && now_us - failed_us < LINEAGE_RETRY_US)
+		return;
 	if (again)
 		schedule->lineage_us = now_us + LINEAGE_INTERVAL_US;
 	connected_before = connected;
-	ryw_timeline_announce(again);
+	failed_us = ryw_timeline_announce(again) ? 0 : now_us;
 }
 
 static void

@@ -61,7 +61,8 @@ deps:
 test:
 	@$(RYW_ENV) .ci/run-tests
 
-# The same tests, on a server built from source with assertions.
+# The same tests, on a server built from source with assertions; with
+# RYW_COVERAGE=1 also which lines of src/ they execute.
 test-assert:
 	@$(RYW_ENV) .ci/test-assert
 
@@ -110,7 +111,7 @@ help:
 	@echo 'make install         install it (as root, or with sudo)'
 	@echo 'make demo            a primary and two replicas, on the terminal; KEEP=1 leaves them up'
 	@echo 'make test            every test; TESTS="010 lint" selects, JOBS=n runs n at a time'
-	@echo 'make test-assert     the same on a server built with assertions'
+	@echo 'make test-assert     the same on a server built with assertions; RYW_COVERAGE=1 prints coverage'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
 	@echo 'make bench           ryw beside its rivals; MAJOR=19, MEASURES="way:0 mixed:8", ROUNDS=n'

@@ -305,13 +305,39 @@ sub postmaster_pid
 	return $1;
 }
 
-# How often a node's Patroni has run pg_rewind so far.
-sub rewinds
+# Has this process been stopped by a signal?
+sub stands_still
 {
-	my ($self, $node) = @_;
+	my ($pid) = @_;
 
-	open my $fh, '<', $node->{log} or return 0;
-	return scalar grep { /running pg_rewind/ } <$fh>;
+	open my $fh, '<', "/proc/$pid/stat" or return 0;
+	return <$fh> =~ /\) T / ? 1 : 0;
+}
+
+# How a node came back, by its Patroni's log from a place on: the runs of
+# pg_rewind that ended well, each with where the histories diverge as pg_rewind
+# has printed it, and how often the node was copied anew instead.
+sub rejoined
+{
+	my ($self, $node, $start) = @_;
+	my %found = (rewinds => [], copies => 0);
+	my ($ended_well, $diverged);
+
+	open my $fh, '<', $node->{log} or croak "$node->{log}: $!";
+	seek $fh, $start, 0;
+	while (<$fh>)
+	{
+		$ended_well = $1 eq '0' if /pg_rewind exit code=(\S+)/;
+		$diverged = { at => (hex($1) << 32) | hex($2), timeline => $3 }
+		  if m{pg_rewind: servers diverged at WAL location ([0-9A-F]+)/([0-9A-F]+) on timeline (\d+)};
+		if (/pg_rewind: Done!/ && $ended_well && defined $diverged)
+		{
+			push @{ $found{rewinds} }, $diverged;
+			($ended_well, $diverged) = ();
+		}
+		$found{copies}++ if /trying to bootstrap from|replica has been created using/;
+	}
+	return \%found;
 }
 
 # ---- the end ----

@@ -2,9 +2,12 @@
 #	  Patroni, under a write load: does any token lie about a lost write?
 #
 # Three nodes, 20 planned switchovers and 20 hard failovers, where the
-# primary's postmaster is killed with signal 9.  In half of the hard ones the
-# WAL senders are stopped first, so that replicas lag and acknowledged writes
-# are lost for certain; the old primary comes back through pg_rewind.
+# primary's postmaster is killed with signal 9.  In half of the hard ones both
+# WAL senders are stopped for a while first, in a quarter one of them, so that
+# replicas lag and acknowledged writes are lost.  And in each of them the last
+# write that the old primary acknowledges is one that it cannot send any more:
+# it has gone on where the new history branches off, so it is brought back by
+# pg_rewind each time, which the report of pg_rewind itself must say.
 #
 # Writers note each acknowledged write with the token that came with it.
 # Readers ask for each on some node while it all goes on; afterwards every
@@ -301,35 +304,83 @@ sub wait_for_health
 	return;
 }
 
-# Stop the WAL senders that the round is to cut off; returns their numbers.
+# Stop the node's WAL senders, or so many of them; returns their numbers when
+# they stand still.
 sub stop_senders
 {
-	my ($cut) = @_;
-	return () if $cut eq 'none';
-	my $list = $cluster->ask($leader,
+	my ($node, $count) = @_;
+	my $list = $cluster->ask($node,
 		q{SELECT string_agg(pid::text, ' ' ORDER BY application_name) FROM pg_stat_replication});
 	my @pids = split ' ', $list // '';
-	splice @pids, 1 if $cut eq 'one';
+
+	splice @pids, $count if defined $count;
 	kill 'STOP', @pids;
+	foreach my $pid (@pids)
+	{
+		$cluster->poll(sub { HaCluster::stands_still($pid) }, 10)
+		  or die "WAL sender $pid does not stop\n";
+	}
 	return @pids;
 }
 
+# One more write, whose acknowledgement must come; its number, or undef.
+sub write_last
+{
+	my ($node) = @_;
+	my $conn = $cluster->wire($node) or return undef;
+	my $id = $next_id++;
+	my $result = eval { $conn->query("INSERT INTO writes VALUES ($id)") };
+
+	return undef if !defined $result || $result->error;
+	$token{$id} = $result->token;
+	push @recent, $id;
+	push @without_token, $id unless defined $result->token;
+	$conn->vanish;
+	return $id;
+}
+
+# The old primary, the write that it alone has, and how many acknowledged ones
+# are lost for certain.
 sub hard_failover
 {
 	my ($round) = @_;
 	my $old = $leader;
 	my $pid = $cluster->postmaster_pid($old);
-	my @senders = stop_senders($round->{cut});
-	my $before = @recent;
+	my $certain = 1;
 
-	# In flight when the senders stopped, these may have been sent.
-	pump($round->{lag}) if @senders;
-	my $certain = $round->{cut} eq 'both' ? @recent - $before - WRITERS : 0;
-	kill 'KILL', $pid;
-	kill 'KILL', @senders if @senders;
+	if ($round->{cut} ne 'none')
+	{
+		stop_senders($old, $round->{cut} eq 'one' ? 1 : undef);
+		my $before = @recent;
+		pump($round->{lag});
+
+		# In flight when the senders stopped, these may have been sent.
+		my $alone = @recent - $before - WRITERS;
+		$certain += $alone if $round->{cut} eq 'both' && $alone > 0;
+	}
+	my @senders = stop_senders($old);
+	my $last = write_last($old);
+	kill 'KILL', $pid, @senders;
 	drop($_) foreach @writers;
 	forget_leader();
-	return ($old, $certain);
+	return ($old, $last, $certain);
+}
+
+# Tests: the old primary was brought back by pg_rewind, from where its last
+# write is cut off, and not by a new copy.
+sub is_rewound
+{
+	my ($what, $timeline, $last, $log) = @_;
+	my @done = grep { $_->{timeline} == $timeline } @{ $log->{rewinds} };
+
+	is(scalar @done, 1, "$what: pg_rewind has brought the old primary back")
+	  or show(map { "diverged at $_->{at} on timeline $_->{timeline}" } @{ $log->{rewinds} });
+	is($log->{copies}, 0, "$what: nothing was copied anew");
+	return if @done != 1;
+	my (undef, $lsn) = split /-/, $token{$last};
+	cmp_ok($done[0]{at}, '<', hex $lsn, "$what: from before its last write");
+	$rewound++;
+	return;
 }
 
 sub run_round
@@ -342,8 +393,8 @@ sub run_round
 	@recent = ();
 	$leader = $cluster->leader or die "no primary\n";
 	my $timeline = $cluster->timeline($leader);
-	my $rewinds = $cluster->rewinds($leader);
-	my ($old, $certain) = ($leader, 0);
+	my $log_start;
+	my ($old, $last, $certain) = ($leader, undef, 0);
 	pump($round->{load});
 	$leader //= $cluster->leader or die "no primary\n";
 	if ($round->{kind} eq 'switchover')
@@ -353,7 +404,10 @@ sub run_round
 	}
 	else
 	{
-		($old, $certain) = hard_failover($round);
+		$log_start = -s $leader->{log};
+		$timeline = $cluster->timeline($leader) // $timeline;
+		($old, $last, $certain) = hard_failover($round);
+		ok(defined $last, "$what: the old primary has written alone") or die "no failover\n";
 	}
 	my $moved = pump(
 		60,
@@ -383,16 +437,15 @@ sub run_round
 	cmp_ok(scalar @new, '>=', $certain, "$what: what was never sent is lost")
 	  if $certain > 0;
 	is(scalar @new, 0, "$what: nothing is lost") if $round->{kind} eq 'switchover';
-	my $runs = $cluster->rewinds($old) - $rewinds;
-	$rewound++ if $runs > 0;
-	if (@new)
+	if (defined $last)
 	{
-		cmp_ok($runs, '>', 0, "$what: pg_rewind has run");
-		$blind += blind_lies($cluster->leader, @new);
+		is($lost{$last} // 0, scalar @nodes, "$what: so is the last, on every node");
+		is_rewound($what, $timeline, $last, $cluster->rejoined($old, $log_start));
 	}
-	note(sprintf '%s: %.1f s, %d acknowledged, %d lost%s, now on timeline %d',
+	$blind += blind_lies($cluster->leader, @new) if @new;
+	note(sprintf '%s: %.1f s, %d acknowledged, %d lost, now on timeline %d',
 		$what, RywWire::now() - $start, scalar @recent, scalar @new,
-		$runs > 0 ? ', rewound' : '', $cluster->timeline($cluster->leader));
+		$cluster->timeline($cluster->leader));
 	return;
 }
 
@@ -423,7 +476,7 @@ is(scalar @without_token, 0, 'each acknowledgement came with a token')
 cmp_ok(scalar keys %all_lost, '>', 0, 'acknowledged writes were lost: ' . keys %all_lost);
 cmp_ok($blind, '>', 0, "control: bare LSNs of $blind of them are called reached");
 cmp_ok($live{1} // 0, '>', 100, 'readers saw rows while it went on');
-cmp_ok($rewound, '>', 0, "pg_rewind brought $rewound old primaries back");
+is($rewound, $rounds, "pg_rewind brought $rewound of $rounds old primaries back");
 note('readers were told: ' . join ', ', map { "$_: $live{$_}" } sort keys %live);
 note(scalar(@ids) . " acknowledged writes; RYW_SEED=$seed");
 done_testing();

@@ -173,34 +173,67 @@ note_transaction(XLogReaderState *record)
 }
 
 /*
+ * Publish what has been applied, and wake those who waited for it.  The barrier
+ * pairs with those of a waiter arming itself.
+ */
+static inline void
+publish(XLogRecPtr applied)
+{
+	pg_atomic_write_u64(&shared->applied_lsn, applied);
+	pg_memory_barrier();
+	if (unlikely(applied >= ryw_waitqueue_next_due()))
+		ryw_waitqueue_wake(applied);
+}
+
+/*
+ * The records of managers up to this one are looked at: to begin with every
+ * one, for the timeline; after that those of the first two, XLOG and XACT.
+ */
+static RmgrId looked_at = RM_MAX_ID;
+
+StaticAssertDecl(RM_XLOG_ID == 0 && RM_XACT_ID == 1,
+				 "the managers looked at must be the first ones");
+
+/*
+ * The same for a record that is looked at.  Not inline: what it needs of the
+ * stack would be paid for by every record.
+ */
+static pg_noinline void
+look_and_publish(XLogReaderState *record)
+{
+	RmgrId		rmid = XLogRecGetRmid(record);
+	bool		started = looked_at == RM_XACT_ID;
+	bool		switched = false;
+
+	if (rmid == RM_XLOG_ID || !started)
+	{
+		switched = note_timeline() && started;
+		looked_at = RM_XACT_ID;
+	}
+	if (rmid == RM_XLOG_ID)
+		note_payload(record);
+
+	publish(record->EndRecPtr);
+	if (switched)
+		ryw_waitqueue_wake_all();
+	if (rmid == RM_XACT_ID)
+		note_transaction(record);
+}
+
+/*
  * Apply one record and publish its end.  Startup process; stands in the place
  * of every rm_redo.
  */
 static void
 note_record(XLogReaderState *record)
 {
-	static bool started = false;
 	RmgrId		rmid = XLogRecGetRmid(record);
-	bool		switched = false;
 
 	original_redo[rmid] (record);
-
-	if (unlikely(rmid == RM_XLOG_ID || !started))
-	{
-		switched = note_timeline() && started;
-		started = true;
-		if (rmid == RM_XLOG_ID)
-			note_payload(record);
-	}
-
-	pg_atomic_write_u64(&shared->applied_lsn, record->EndRecPtr);
-	if (rmid == RM_XACT_ID)
-		note_transaction(record);
-	pg_memory_barrier();		/* pairs with those of a waiter arming itself */
-	if (unlikely(switched))
-		ryw_waitqueue_wake_all();
-	else if (unlikely(record->EndRecPtr >= ryw_waitqueue_next_due()))
-		ryw_waitqueue_wake(record->EndRecPtr);
+	if (unlikely(rmid <= looked_at))
+		look_and_publish(record);
+	else
+		publish(record->EndRecPtr);
 }
 
 /*

@@ -70,6 +70,9 @@ typedef struct RywWaitQueue
 
 static RywWaitQueue *queue;
 
+/* queue->next_due, for ryw_waitqueue_next_due() */
+pg_atomic_uint64 *ryw_waitqueue_top;
+
 /* Orders the heap: the smallest position first. */
 static int
 place_compare(const pairingheap_node *a, const pairingheap_node *b,
@@ -94,6 +97,7 @@ static void
 waitqueue_attach(void *area, bool found)
 {
 	queue = area;
+	ryw_waitqueue_top = &queue->next_due;
 	if (found)
 		return;
 
@@ -238,17 +242,6 @@ ryw_waitqueue_leave(void)
 	}
 	place->waiting = false;
 	pg_atomic_sub_fetch_u32(&queue->nwaiting, 1);
-}
-
-/*
- * The smallest position that anybody waits for.  One atomic read: the startup
- * process asks after each record, having published its position and passed a
- * full barrier.
- */
-XLogRecPtr
-ryw_waitqueue_next_due(void)
-{
-	return pg_atomic_read_u64(&queue->next_due);
 }
 
 /*

@@ -10,6 +10,7 @@
 
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
+#include "port/atomics.h"
 
 #include "shmem.h"
 #include "token.h"
@@ -32,7 +33,18 @@ extern bool ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due,
 extern void ryw_waitqueue_rearm(XLogRecPtr due);
 extern void ryw_waitqueue_leave(void);
 
-extern XLogRecPtr ryw_waitqueue_next_due(void);
+extern pg_atomic_uint64 *ryw_waitqueue_top;
+
+/*
+ * The position that the next waiter is due at; without the lock.  Every WAL
+ * record asks, so this is no call.  Pass a full barrier before.
+ */
+static inline XLogRecPtr
+ryw_waitqueue_next_due(void)
+{
+	return pg_atomic_read_u64(ryw_waitqueue_top);
+}
+
 extern void ryw_waitqueue_wake(XLogRecPtr applied);
 extern void ryw_waitqueue_wake_all(void);
 

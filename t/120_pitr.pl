@@ -54,10 +54,10 @@ sub at_the_target
 	my ($conn, $name) = @_;
 
 	is(join(' ', map { has_row($conn, $_) } 1 .. 3),
-		'1 1 0', "$name: the rows of the point");
+		'1 1 0', "s57: $name: the rows of the point");
 	foreach my $token ($kept, $edge)
 	{
-		is(answer($conn, $token), 't', "$name: before the point, reached");
+		is(answer($conn, $token), 't', "s57: $name: before the point, reached");
 	}
 	return;
 }
@@ -67,16 +67,16 @@ sub after_promotion
 	my ($conn, $name) = @_;
 
 	at_the_target($conn, $name);
-	answers_are($behind, 'RY002', 'lost', "$name: behind the point",
+	answers_are($behind, 'RY002', 'lost', "s57: $name: behind the point",
 		here => $conn);
-	answer_in($conn, $behind, 20000, 'RY002', 0, 0.5, "$name: at once");
+	answer_in($conn, $behind, 20000, 'RY002', 0, 0.5, "s57: $name: at once");
 	my $new = write_token($conn, "INSERT INTO t VALUES (4, 'x')");
-	like($new, qr/^2-/, "$name: tokens of a timeline of its own");
-	is(answer($conn, $new), 't', "$name: which it has reached");
+	like($new, qr/^2-/, "s57: $name: tokens of a timeline of its own");
+	is(answer($conn, $new), 't', "s57: $name: which it has reached");
 	$conn->run("INSERT INTO t SELECT g, repeat('y', 100) FROM generate_series(2000, 2100) g");
-	is(answer($conn, bare($behind)), 't', "$name: control, bare LSN is told true");
-	is(has_row($conn, 3), 0, "$name: control, of a row that is not there");
-	is(answer($w, $new), 'RY003', "$name: foreign where it came from");
+	is(answer($conn, bare($behind)), 't', "s57: $name: control, bare LSN is told true");
+	is(has_row($conn, 3), 0, "s57: $name: control, of a row that is not there");
+	is(answer($w, $new), 'RY003', "s57: $name: foreign where it came from");
 	return;
 }
 
@@ -89,8 +89,8 @@ poll_until(
   or die "does not pause at the target\n";
 my $conn = wire($node);
 at_the_target($conn, 'paused');
-answer_in($conn, $behind, 300, 'f', 0.3, 0.55, 'paused: behind the point, not yet');
-is(reason($conn, $behind), 'replay_paused', 'paused: and status says so');
+answer_in($conn, $behind, 300, 'f', 0.3, 0.55, 's57: paused: behind the point, not yet');
+is(reason($conn, $behind), 'replay_paused', 's57: paused: and status says so');
 my $sleeper = wire($node);
 $sleeper->send_query("SELECT ryw_wait('$behind', 60000)");
 wait_for_waiters($node, 1);
@@ -99,8 +99,8 @@ poll_until(sub { sql($node, 'SELECT pg_is_in_recovery()') eq 'f' })
   or die "is not promoted\n";
 my $promoted = now();
 my $result = $sleeper->collect(20);
-is($result->sqlstate, 'RY002', 'resumed: the sleeper learns that it is lost');
-between($result->at - $promoted, -5, 1, 'resumed: within a second of the role');
+is($result->sqlstate, 'RY002', 's57: resumed: the sleeper learns that it is lost');
+between($result->at - $promoted, -5, 1, 's57: resumed: within a second of the role');
 after_promotion($conn, 'resumed');
 $conn->finish;
 stop_node($node);
@@ -117,7 +117,7 @@ after_promotion($conn, 'promoted');
 restart_node($node);
 $conn = wire($node);
 at_the_target($conn, 'promoted, restarted');
-is(answer($conn, $behind), 'RY002', 'promoted, restarted: behind the point, lost');
+is(answer($conn, $behind), 'RY002', 's57: promoted, restarted: behind the point, lost');
 $conn->finish;
 stop_node($node);
 logs_are_clean($node);
@@ -130,7 +130,7 @@ run_log([ 'pg_ctl', '-D', $node->data_dir, '-l', $node->logfile, 'start' ]);
 poll_until(sub { !-e $node->data_dir . '/postmaster.pid' })
   or die "does not shut down at the target\n";
 like(slurp_file($node->logfile), qr/shutdown at recovery target/,
-	'shutdown: the server stops at the target');
+	's57: shutdown: the server stops at the target');
 $node->append_conf('postgresql.conf', "recovery_target_action = 'pause'");
 $node->start;
 $conn = wire($node);
@@ -138,7 +138,7 @@ poll_until(
 	sub { sql($node, 'SELECT pg_get_wal_replay_pause_state()') eq 'paused' })
   or die "does not pause at the target\n";
 at_the_target($conn, 'shutdown, then paused');
-is(answer($conn, $behind), 'f', 'shutdown, then paused: behind the point, not yet');
+is(answer($conn, $behind), 'f', 's57: shutdown, then paused: behind the point, not yet');
 promote_node($node);
 after_promotion($conn, 'shutdown, then promoted');
 $conn->finish;

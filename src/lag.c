@@ -15,7 +15,7 @@
  * nobody who looks can hold up replay or the worker.
  *
  * A replica's worker adds what only that node can know: how far replay is
- * behind what has been received.  That is four words under a spinlock, which
+ * behind what has been received.  That is a few words under a spinlock, which
  * neither the startup process nor a commit ever takes.
  *
  * Committing sessions leave marks, so that the worker knows the time of a WAL
@@ -30,9 +30,10 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "portability/instr_time.h"
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
@@ -95,14 +96,17 @@ const RywShmemRoom ryw_lag_room = {
 	"ryw lag", lag_size, lag_attach
 };
 
-/* This node's monotonic clock, in microseconds. */
+/*
+ * This node's monotonic clock, in microseconds: the same in every process.  The
+ * server's instr_time is not, since in 19 each session chooses its source.
+ */
 int64
 ryw_lag_clock_us(void)
 {
-	instr_time	now;
+	struct timespec now;
 
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
 }
 
 /*

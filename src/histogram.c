@@ -61,16 +61,19 @@ ryw_histogram_middle(int bucket)
 	return low + (UINT64CONST(1) << shift) / 2;
 }
 
-/* Count one value, in microseconds.  Lock-free, never blocks. */
+/*
+ * Count one value, in microseconds.  Lock-free, never blocks.  The maximum
+ * comes first, and readers read it last: it covers all that they have counted.
+ */
 void
 ryw_histogram_add(RywHistogram *hist, uint64 value)
 {
 	uint64		max = pg_atomic_read_u64(&hist->max);
 
-	pg_atomic_fetch_add_u64(&hist->buckets[ryw_histogram_bucket(value)], 1);
 	while (value > max &&
 		   !pg_atomic_compare_exchange_u64(&hist->max, &max, value))
 		;
+	pg_atomic_fetch_add_u64(&hist->buckets[ryw_histogram_bucket(value)], 1);
 }
 
 /*
@@ -91,9 +94,10 @@ ryw_histogram_percentiles(RywHistogram *hists, int nhists, const double *ranks,
 
 	for (int k = 0; k < nhists; k++)
 	{
-		max = Max(max, pg_atomic_read_u64(&hists[k].max));
 		for (int i = 0; i < RYW_HIST_BUCKETS; i++)
 			counts[i] += pg_atomic_read_u64(&hists[k].buckets[i]);
+		pg_read_barrier();
+		max = Max(max, pg_atomic_read_u64(&hists[k].max));
 	}
 	for (int i = 0; i < RYW_HIST_BUCKETS; i++)
 		total += counts[i];

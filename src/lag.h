@@ -24,9 +24,11 @@ typedef struct RywPicture
 typedef struct RywReception
 {
 	int64		sampled_us;		/* monotonic; 0: never */
-	int64		heard_us;		/* when something new came in, monotonic; 0 */
-	uint64		replay;			/* where it was then */
-	int64		behind_us;		/* how long replay was behind; RYW_UNKNOWN_US */
+	int64		heard_us;		/* when something new came in, monotonic, or
+								 * before that; 0: never */
+	uint64		end;			/* of WAL, as far as it was known then */
+	uint64		replay;			/* where replay was then */
+	int64		behind_us;		/* how long it was behind; RYW_UNKNOWN_US */
 } RywReception;
 
 /* A commit: where its record ends, and when it was. */

@@ -22,7 +22,6 @@
 #define MAX_WAIT_DEFAULT		10000
 #define MAX_WAITERS_AUTO		(-1)
 #define SAMPLE_DEFAULT			100
-#define SAMPLE_MIN				10
 #define LAG_WINDOW_DEFAULT		(5 * 60 * 1000)
 #define LAG_WINDOW_MIN			1000
 #define DAY						(24 * 60 * 60 * 1000)
@@ -97,7 +96,7 @@ define_watching(void)
 							NULL,
 							&ryw_setting_sample_interval,
 							SAMPLE_DEFAULT,
-							SAMPLE_MIN,
+							RYW_SAMPLE_MIN,
 							DAY,
 							PGC_SIGHUP,
 							GUC_UNIT_MS,

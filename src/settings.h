@@ -29,6 +29,7 @@ extern int	ryw_setting_lag_window; /* milliseconds */
 extern char *ryw_setting_node_name;
 
 #define RYW_HEARTBEAT_DEFAULT	1000	/* milliseconds */
+#define RYW_SAMPLE_MIN			10
 
 extern void ryw_settings_define(bool preloaded, const char *(*show_token) (void));
 extern void ryw_settings_accept_wait_for(bool accept);

@@ -30,6 +30,7 @@
 #include "compat.h"
 #include "lag.h"
 #include "nodename.h"
+#include "reception.h"
 #include "replay.h"
 #include "shmem.h"
 
@@ -78,23 +79,50 @@ static const char *const role_names[RYW_ROLES] = {
 /*
  * When this replica last answered before the picture was painted, by its own
  * clock; 0 when that is not known.  Where others go by the same name, the
- * oldest answer is right for each of them.
+ * oldest answer is right for each of them.  But one from before the present
+ * connection is that of a connection before, which upstream has not yet seen
+ * die, if there is a later one.
  */
 static int64
 own_answer(const Here *here, const RywPicture *picture)
 {
-	int64		replied_at = 0;
+	int64		connected_at = ryw_reception_connected_at();
+	int64		before = 0;
+	int64		since = 0;
 
 	for (int i = 1; i < picture->cluster.nnodes; i++)
 	{
 		const RywNode *node = &picture->cluster.nodes[i];
+		int64	   *oldest = node->replied_at < connected_at ? &before : &since;
 
 		if (strcmp(node->name, here->name) != 0 || node->replied_at == 0)
 			continue;
-		if (replied_at == 0 || node->replied_at < replied_at)
-			replied_at = node->replied_at;
+		if (*oldest == 0 || node->replied_at < *oldest)
+			*oldest = node->replied_at;
 	}
-	return replied_at;
+	return since != 0 ? since : before;
+}
+
+/*
+ * Which row of the picture is this node's?  -1 when none is.  Of several with
+ * its name the one that has answered last.
+ */
+static int
+own_row(const Here *here, const RywPicture *picture)
+{
+	int			own = -1;
+
+	for (int i = 0; here->has_picture && i < picture->cluster.nnodes; i++)
+	{
+		const RywNode *node = &picture->cluster.nodes[i];
+
+		if ((node->role == RYW_ROLE_PRIMARY) == here->is_primary &&
+			strcmp(node->name, here->name) == 0 &&
+			(own < 0 ||
+			 node->replied_at > picture->cluster.nodes[own].replied_at))
+			own = i;
+	}
+	return own;
 }
 
 static void
@@ -131,8 +159,8 @@ look_around(Here *here, RywPicture *picture)
 static bool
 is_heard(const Here *here)
 {
-	return here->interval_us > 0 && here->reception.sampled_us != 0 &&
-		WalRcvStreaming() &&
+	return here->interval_us > 0 && here->reception.heard_us != 0 &&
+		ryw_reception_is_connected() &&
 		ryw_lag_clock_us() - here->reception.heard_us <=
 		here->interval_us * OVERDUE_INTERVALS;
 }
@@ -142,7 +170,7 @@ own_state(const Here *here)
 {
 	if (ryw_replay_state() == RYW_REPLAY_PAUSED)
 		return RYW_NODE_PAUSED;
-	if (!WalRcvStreaming())
+	if (!ryw_reception_is_connected())
 		return RYW_NODE_DISCONNECTED;
 	if (here->interval_us > 0 && !is_heard(here))
 		return RYW_NODE_SILENT;
@@ -173,19 +201,34 @@ own_lag(const Here *here)
 	return Max(lag_us, here->age_us - normal_us);
 }
 
+/*
+ * How old a replica's own row is: what it says is true as of when something
+ * came in, for since then the primary may have gone on.
+ */
+static int64
+own_age(const Here *here)
+{
+	if (here->reception.heard_us == 0)
+		return RYW_UNKNOWN_US;
+	return Max(ryw_lag_clock_us() - here->reception.heard_us, 0);
+}
+
 /* Lay what a replica knows of itself over its row. */
 static void
 overlay(RywNode *node, const Here *here, XLogRecPtr *end)
 {
 	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, NULL);
 
-	*end = Max(*end, received);
+	*end = Max(*end, Max(received, here->reception.end));
 
 	node->state = own_state(here);
 	node->tli = here->position.tli;
 	node->replay = here->position.lsn;
 	if (received != InvalidXLogRecPtr)
+	{
 		node->write = node->flush = received;
+		node->sent = Max(node->sent, received);
+	}
 	node->lag_us = own_lag(here);
 	node->observed_at = GetCurrentTimestamp();
 }
@@ -265,7 +308,7 @@ put_own_row(ReturnSetInfo *result, const Here *here, XLogRecPtr end)
 	node.observed_at = GetCurrentTimestamp();
 	if (!here->is_primary)
 		overlay(&node, here, &end);
-	put_row(result, &node, end, 0, true);
+	put_row(result, &node, end, here->is_primary ? 0 : own_age(here), true);
 }
 
 /* ryw_lag: one row for each node of the cluster. */
@@ -276,7 +319,7 @@ ryw_lag_1_0(PG_FUNCTION_ARGS)
 	ReturnSetInfo *result;
 	Here		here;
 	XLogRecPtr	end;
-	bool		found = false;
+	int			own;
 
 	ryw_shmem_require();
 	InitMaterializedSRF(fcinfo, 0);
@@ -285,26 +328,24 @@ ryw_lag_1_0(PG_FUNCTION_ARGS)
 	end = here.has_picture ? picture->cluster.lsn :
 		here.is_primary ? here.position.lsn : InvalidXLogRecPtr;
 
+	own = own_row(&here, picture);
 	for (int i = 0; here.has_picture && i < picture->cluster.nnodes; i++)
 	{
 		RywNode    *node = &picture->cluster.nodes[i];
-		bool		is_local = !found &&
-			(node->role == RYW_ROLE_PRIMARY) == here.is_primary &&
-			strcmp(node->name, here.name) == 0;
+		bool		is_local = i == own;
 		int64		age_us = here.age_us;
 		XLogRecPtr	known_end = end;
 
 		if (is_local && !here.is_primary)
 		{
 			overlay(node, &here, &known_end);
-			age_us = 0;
+			age_us = own_age(&here);
 		}
 		else if (age_us != RYW_UNKNOWN_US)
 			age_us += Max(picture->cluster.sent_at - node->observed_at, 0);
-		found = found || is_local;
 		put_row(result, node, known_end, age_us, is_local);
 	}
-	if (!found)
+	if (own < 0)
 		put_own_row(result, &here, end);
 	return (Datum) 0;
 }

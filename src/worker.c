@@ -136,7 +136,7 @@ announce_lineage(Schedule *schedule, int connected, int64 now_us)
 static void
 tick_on_primary(Schedule *schedule, int64 now_us)
 {
-	static int	announced_ms = 0;	/* in the last heartbeat */
+	static int	announced_ms = -1;	/* in the last heartbeat; -1: none yet */
 	int64		interval_us = (int64) ryw_setting_heartbeat_interval * 1000;
 	bool		beat;
 	int			connected;
@@ -159,13 +159,33 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 	ryw_lag_publish(&picture);
 	announce_lineage(schedule, connected, now_us);
 
-	/* one more when they are turned off: replicas shall not miss them */
+	/*
+	 * One more when they are turned off, or were while this was down: replicas
+	 * shall not miss them.
+	 */
 	if (beat && connected > 0 &&
-		(ryw_setting_heartbeat_interval > 0 || announced_ms > 0))
+		(ryw_setting_heartbeat_interval > 0 || announced_ms != 0))
 	{
 		write_heartbeat();
 		announced_ms = ryw_setting_heartbeat_interval;
 	}
+}
+
+/*
+ * Time from one sample to the next.  Where heartbeats come more often than
+ * samples are asked for, each of them needs one: the primary sends no other,
+ * and a replica would not notice them.
+ */
+static int64
+sample_interval_us(void)
+{
+	int			heartbeat_ms = RecoveryInProgress() ?
+		ryw_reception_announced_ms() : ryw_setting_heartbeat_interval;
+	int			interval_ms = ryw_setting_sample_interval;
+
+	if (heartbeat_ms > 0)
+		interval_ms = Min(interval_ms, Max(heartbeat_ms, RYW_SAMPLE_MIN));
+	return (int64) interval_ms * 1000;
 }
 
 static void
@@ -200,8 +220,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 		if (now_us >= schedule.sample_us)
 		{
 			schedule.sample_us =
-				next_tick(schedule.sample_us, now_us,
-						  (int64) ryw_setting_sample_interval * 1000);
+				next_tick(schedule.sample_us, now_us, sample_interval_us());
 			if (RecoveryInProgress())
 				tick_on_replica(&schedule, now_us);
 			else
@@ -221,6 +240,8 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
+			schedule.sample_us = Min(schedule.sample_us, ryw_lag_clock_us() +
+									 sample_interval_us());
 		}
 	}
 }

@@ -18,6 +18,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "storage/ipc.h"
 #include "utils/builtins.h"
 
 #include "compat.h"
@@ -28,10 +29,13 @@ PG_FUNCTION_INFO_V1(ryw_report_downstream_1_0);
 
 #define MAX_REPORTERS	16
 
-/* What one replica last said of its own replicas. */
+/*
+ * What one replica last said of its own replicas.  Replicas may have the same
+ * name, so they are told apart by the session that they report in.
+ */
 typedef struct Report
 {
-	char		reporter[RYW_NODE_NAME_SIZE];	/* empty: free */
+	int			reporter;		/* process ID of that session; 0: free */
 	int64		arrived_us;		/* monotonic */
 	RywHeartbeat downstream;
 } Report;
@@ -67,7 +71,7 @@ const RywShmemRoom ryw_handup_room = {
  * been silent for longest.  The lock is held.
  */
 static Report *
-slot_for(const char *reporter)
+slot_for(int reporter)
 {
 	Report	   *oldest = &shared->reports[0];
 
@@ -75,12 +79,38 @@ slot_for(const char *reporter)
 	{
 		Report	   *report = &shared->reports[i];
 
-		if (strcmp(report->reporter, reporter) == 0)
+		if (report->reporter == reporter)
 			return report;
 		if (report->arrived_us < oldest->arrived_us)
 			oldest = report;	/* a free one never arrived */
 	}
 	return oldest;
+}
+
+/* Give the slot of this session back. */
+static void
+leave_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
+{
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
+	for (int i = 0; i < MAX_REPORTERS; i++)
+	{
+		if (shared->reports[i].reporter == MyProcPid)
+			memset(&shared->reports[i], 0, offsetof(Report, downstream));
+	}
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
+}
+
+/* Does that process still serve a reporter?  Takes RYW_LOCK_REPORTS, shared. */
+bool
+ryw_handup_is_reporter(int reporter)
+{
+	bool		found = false;
+
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
+	for (int i = 0; i < MAX_REPORTERS; i++)
+		found = found || shared->reports[i].reporter == reporter;
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
+	return found;
 }
 
 /*
@@ -102,6 +132,7 @@ ryw_handup_collect(RywReported *reported, int size, int64 after_us)
 		for (int k = 0; k < report->downstream.nnodes && n < size; k++)
 		{
 			reported[n].node = report->downstream.nodes[k];
+			reported[n].reporter = report->reporter;
 			reported[n++].arrived_us = report->arrived_us;
 		}
 	}
@@ -110,15 +141,15 @@ ryw_handup_collect(RywReported *reported, int size, int64 after_us)
 }
 
 /*
- * ryw_report_downstream(reporter, rows): take in a report.  Raises 42501 for
- * a role that may not stream, and 22023 for rows that are not a report.
+ * ryw_report_downstream(reporter, rows): take in a report.  The reporter's name
+ * is for whoever looks at what is called here.  Raises 42501 for a role that
+ * may not stream, and 22023 for rows that are not a report.
  */
 Datum
 ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
 {
-	text	   *name = PG_GETARG_TEXT_PP(0);
+	static bool leave_registered = false;
 	bytea	   *rows = PG_GETARG_BYTEA_PP(1);
-	char		reporter[RYW_NODE_NAME_SIZE];
 	RywHeartbeat *downstream = palloc(sizeof(RywHeartbeat));
 	Report	   *report;
 
@@ -132,11 +163,13 @@ ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("not a report of replicas")));
-	text_to_cstring_buffer(name, reporter, sizeof(reporter));
+	if (!leave_registered)
+		before_shmem_exit(leave_at_exit, (Datum) 0);
+	leave_registered = true;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
-	report = slot_for(reporter);
-	strlcpy(report->reporter, reporter, sizeof(report->reporter));
+	report = slot_for(MyProcPid);
+	report->reporter = MyProcPid;
 	report->arrived_us = ryw_lag_clock_us();
 	report->downstream = *downstream;
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));

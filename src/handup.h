@@ -17,11 +17,13 @@ extern const RywShmemRoom ryw_handup_room;
 typedef struct RywReported
 {
 	RywNode		node;
+	int			reporter;		/* process that serves the reporter here */
 	int64		arrived_us;
 } RywReported;
 
 extern int	ryw_handup_collect(RywReported *reported, int size,
 							   int64 after_us);
+extern bool ryw_handup_is_reporter(int reporter);
 extern void ryw_handup_tick(const RywHeartbeat *downstream);
 
 #endif							/* RYW_HANDUP_H */

@@ -33,21 +33,7 @@
 #include "replay.h"
 #include "settings.h"
 #include "standby.h"
-
-typedef struct Standby
-{
-	pid_t		pid;			/* its walsender; 0: none any more */
-	bool		in_use;
-	bool		is_reported;	/* by another replica, not by a walsender */
-	int64		seen_us;		/* when it was seen last, monotonic */
-	int64		heard_us;		/* when it answered last, monotonic */
-	XLogRecPtr	could_send;		/* WAL there was at the last sample */
-	RywNode		node;
-	RywWindow  *window;
-} Standby;
-
-/* One replica fewer than nodes: the primary has a row too. */
-#define MAX_STANDBYS	(RYW_MAX_NODES - 1)
+#include "standby_records.h"
 
 /* A replica that its upstream has not reported for so long is gone. */
 #define REPORT_PATIENCE_US	(INT64CONST(10) * 1000000)
@@ -64,7 +50,6 @@ typedef struct Standby
 static bool missed_wakeup;
 
 static RywTrack *track;
-static Standby standbys[MAX_STANDBYS];
 static MemoryContext standby_context;
 
 /* Begin to watch: nothing is known yet. */
@@ -74,6 +59,7 @@ ryw_standby_start(void)
 	standby_context = AllocSetContextCreate(TopMemoryContext, "ryw standbys",
 											ALLOCSET_DEFAULT_SIZES);
 	track = MemoryContextAllocZero(standby_context, sizeof(RywTrack));
+	ryw_standby_keep_in(standby_context);
 }
 
 /*
@@ -97,56 +83,6 @@ name_of(pid_t pid, char *name)
 		return !OidIsValid(status->st_databaseid);
 	}
 	return false;
-}
-
-static Standby *
-standby_by_pid(pid_t pid)
-{
-	for (int i = 0; i < MAX_STANDBYS; i++)
-	{
-		if (standbys[i].in_use && standbys[i].pid == pid)
-			return &standbys[i];
-	}
-	return NULL;
-}
-
-/*
- * The record for a walsender seen for the first time: that of a replica of
- * this name which is gone, or a new one; NULL when there is no room.
- */
-static Standby *
-standby_by_name(const char *name, bool is_reported)
-{
-	Standby    *unused = NULL;
-
-	for (int i = 0; i < MAX_STANDBYS; i++)
-	{
-		Standby    *standby = &standbys[i];
-
-		if (!standby->in_use)
-			unused = unused ? unused : standby;
-		else if (standby->is_reported == is_reported && standby->pid == 0 &&
-				 strcmp(standby->node.name, name) == 0)
-			return standby;
-	}
-	if (unused == NULL)
-		return NULL;
-
-	memset(&unused->node, 0, sizeof(RywNode));
-	strlcpy(unused->node.name, name, RYW_NODE_NAME_SIZE);
-	unused->node.role = RYW_ROLE_REPLICA;
-	unused->node.lag_us = unused->node.lag_max_us = RYW_UNKNOWN_US;
-	unused->node.lag_p50_us = unused->node.lag_p95_us = RYW_UNKNOWN_US;
-	unused->node.lag_p99_us = RYW_UNKNOWN_US;
-	if (unused->window == NULL)
-		unused->window = MemoryContextAlloc(standby_context,
-											sizeof(RywWindow));
-	ryw_lagtrack_init_window(unused->window);
-	unused->in_use = true;
-	unused->is_reported = is_reported;
-	unused->pid = 0;
-	unused->heard_us = 0;
-	return unused;
 }
 
 static RywNodeState
@@ -179,7 +115,7 @@ node_state(const WalSnd *walsnd, int64 silence_us)
  * it is another one.
  */
 static void
-take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
+take_over(RywStandby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
 {
 	RywNode    *node = &standby->node;
 
@@ -191,7 +127,7 @@ take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
 
 	if (node->replied_at != walsnd->replyTime || node->state == RYW_NODE_GONE)
 		standby->heard_us = now_us;
-	standby->seen_us = now_us;
+	standby->seen_us = standby->observed_us = now_us;
 	node->replied_at = walsnd->replyTime;
 	node->state = node_state(walsnd, now_us - standby->heard_us);
 	node->tli = tli;
@@ -199,20 +135,6 @@ take_over(Standby *standby, const WalSnd *walsnd, TimeLineID tli, int64 now_us)
 	node->write = walsnd->write;
 	node->flush = walsnd->flush;
 	node->replay = walsnd->apply;
-}
-
-/* Is this replica there under another record? */
-static bool
-has_namesake(const Standby *gone)
-{
-	for (int i = 0; i < MAX_STANDBYS; i++)
-	{
-		if (standbys[i].in_use && &standbys[i] != gone &&
-			standbys[i].node.state != RYW_NODE_GONE &&
-			strcmp(standbys[i].node.name, gone->node.name) == 0)
-			return true;
-	}
-	return false;
 }
 
 /* Copy the entries of the walsenders, each under its spinlock. */
@@ -233,17 +155,17 @@ copy_walsenders(WalSnd *copies)
 static void
 notice_departures(const WalSnd *walsenders)
 {
-	for (int i = 0; i < MAX_STANDBYS; i++)
+	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
 	{
-		bool		is_there = standbys[i].is_reported;
+		bool		is_there = ryw_standbys[i].is_reported;
 
 		for (int k = 0; k < max_wal_senders; k++)
 			is_there = is_there || (walsenders[k].pid != 0 &&
-									walsenders[k].pid == standbys[i].pid);
-		if (is_there || !standbys[i].in_use)
+									walsenders[k].pid == ryw_standbys[i].pid);
+		if (is_there || !ryw_standbys[i].in_use)
 			continue;
-		standbys[i].pid = 0;
-		standbys[i].node.state = RYW_NODE_GONE;
+		ryw_standbys[i].pid = 0;
+		ryw_standbys[i].node.state = RYW_NODE_GONE;
 	}
 }
 
@@ -273,13 +195,13 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 	for (int i = 0; i < max_wal_senders; i++)
 	{
 		const WalSnd *walsnd = &walsenders[i];
-		Standby    *standby;
+		RywStandby *standby;
 		char		name[RYW_NODE_NAME_SIZE];
 
 		if (walsnd->pid == 0 || walsnd->state == WALSNDSTATE_BACKUP ||
 			walsnd->apply == InvalidXLogRecPtr || walsnd->pid == strangers[i])
 			continue;
-		standby = standby_by_pid(walsnd->pid);
+		standby = ryw_standby_by_pid(walsnd->pid);
 		if (standby == NULL)
 		{
 			if (!name_of(walsnd->pid, name))
@@ -287,7 +209,7 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 				strangers[i] = walsnd->pid;
 				continue;
 			}
-			standby = standby_by_name(name, false);
+			standby = ryw_standby_of_walsender(name);
 			if (standby == NULL)
 				continue;
 			standby->pid = walsnd->pid;
@@ -305,12 +227,10 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
  * at the moment at_us.
  */
 static void
-measure_lag(Standby *standby, int64 at_us)
+measure_lag(RywStandby *standby, int64 at_us)
 {
 	RywNode    *node = &standby->node;
 
-	if (node->state != RYW_NODE_GONE)
-		node->observed_at = GetCurrentTimestamp();
 	if (node->replay == RYW_UNKNOWN_LSN)
 		return;					/* it has not told yet */
 	node->lag_us = ryw_lagtrack_age(track, node->replay, at_us);
@@ -321,24 +241,31 @@ measure_lag(Standby *standby, int64 at_us)
 
 /*
  * Take over what replicas have reported of their own since the last sample.
- * Such a position is measured once, when it arrives.
+ * Such a position is measured once, when it arrives.  What was reported before
+ * this worker began is old.
  */
 static void
 take_reports(int64 now_us)
 {
 	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	static int64 collected_us = 0;
-	int			n = ryw_handup_collect(reported, RYW_MAX_NODES, collected_us);
+	int			n;
 
-	collected_us = now_us;
+	if (collected_us == 0)
+		collected_us = now_us;
+	n = ryw_handup_collect(reported, RYW_MAX_NODES, collected_us);
 	for (int i = 0; i < n; i++)
 	{
 		const RywNode *node = &reported[i].node;
-		Standby    *standby = standby_by_name(node->name, true);
+		RywStandby *standby = ryw_standby_of_report(node->name,
+													reported[i].reporter,
+													now_us);
 
+		collected_us = Max(collected_us, reported[i].arrived_us);
 		if (standby == NULL)
 			continue;
 		standby->seen_us = now_us;
+		standby->observed_us = reported[i].arrived_us;
 		standby->node.state = node->state;
 		standby->node.tli = node->tli;
 		standby->node.sent = node->sent;
@@ -356,9 +283,9 @@ measure_all(int64 now_us)
 {
 	int64		window_us = (int64) ryw_setting_lag_window * 1000;
 
-	for (int i = 0; i < MAX_STANDBYS; i++)
+	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
 	{
-		Standby    *standby = &standbys[i];
+		RywStandby *standby = &ryw_standbys[i];
 
 		if (!standby->in_use)
 			continue;
@@ -366,7 +293,7 @@ measure_all(int64 now_us)
 			now_us - standby->seen_us > REPORT_PATIENCE_US)
 			standby->node.state = RYW_NODE_GONE;
 		if (standby->node.state == RYW_NODE_GONE &&
-			(now_us - standby->seen_us > window_us || has_namesake(standby)))
+			(now_us - standby->seen_us > window_us || ryw_standby_has_namesake(standby)))
 		{
 			standby->in_use = false;
 			continue;
@@ -418,7 +345,8 @@ ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
 	cluster->sent_at = GetCurrentTimestamp();
 	cluster->lsn = position.lsn;
 	cluster->tli = position.tli;
-	cluster->interval_ms = ryw_setting_heartbeat_interval;
+	cluster->interval_ms = ryw_setting_heartbeat_interval > 0 ?
+		Max(ryw_setting_heartbeat_interval, RYW_SAMPLE_MIN) : 0;
 
 	memset(primary, 0, sizeof(*primary));
 	ryw_nodename_here(primary->name);
@@ -430,10 +358,16 @@ ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
 	primary->observed_at = cluster->sent_at;
 
 	cluster->nnodes = 1;
-	for (int i = 0; i < MAX_STANDBYS; i++)
+	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
 	{
-		if (standbys[i].in_use)
-			cluster->nodes[cluster->nnodes++] = standbys[i].node;
+		RywStandby *standby = &ryw_standbys[i];
+
+		if (!standby->in_use)
+			continue;
+		/* from the monotonic clock: the wall clock may have been set since */
+		standby->node.observed_at = cluster->sent_at -
+			Max(now_us - standby->observed_us, 0);
+		cluster->nodes[cluster->nnodes++] = standby->node;
 	}
 	return connected;
 }
@@ -442,10 +376,10 @@ ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
 void
 ryw_standby_read_windows(void)
 {
-	for (int i = 0; i < MAX_STANDBYS; i++)
+	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
 	{
-		if (standbys[i].in_use)
-			ryw_lagtrack_read_window(standbys[i].window, &standbys[i].node);
+		if (ryw_standbys[i].in_use)
+			ryw_lagtrack_read_window(ryw_standbys[i].window, &ryw_standbys[i].node);
 	}
 }
 
@@ -469,17 +403,17 @@ ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 	downstream->tli = position.tli;
 	downstream->interval_ms = 0;
 	downstream->nnodes = 0;
-	for (int i = 0; i < MAX_STANDBYS; i++)
+	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
 	{
-		if (!standbys[i].in_use)
+		if (!ryw_standbys[i].in_use)
 			continue;
-		if (standbys[i].node.state == RYW_NODE_GONE)
+		if (ryw_standbys[i].node.state == RYW_NODE_GONE)
 		{
-			standbys[i].in_use = false;
+			ryw_standbys[i].in_use = false;
 			continue;
 		}
-		standbys[i].node.observed_at = downstream->sent_at;
-		downstream->nodes[downstream->nnodes++] = standbys[i].node;
+		ryw_standbys[i].node.observed_at = downstream->sent_at;
+		downstream->nodes[downstream->nnodes++] = ryw_standbys[i].node;
 	}
 
 	n = ryw_handup_collect(reported, RYW_MAX_NODES - downstream->nnodes,

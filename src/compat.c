@@ -14,6 +14,7 @@
 
 #undef ENABLE_GSS
 
+#include "common/string.h"
 #include "libpq/libpq.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
@@ -48,4 +49,24 @@ void
 ryw_compat_send_parameter_status(const char *setting, size_t length)
 {
 	(void) pq_putmessage('S', setting, length);
+}
+
+/*
+ * Copy a name as the server shows an application_name or cluster_name: every
+ * byte that is not printable ASCII replaced, in the way of the major, then cut
+ * to the size.
+ */
+void
+ryw_compat_clean_name(char *clean, const char *name, size_t size)
+{
+	char	   *copy;
+
+#if RYW_CLEAN_IN_PLACE
+	copy = pstrdup(name);
+	pg_clean_ascii(copy);
+#else
+	copy = pg_clean_ascii(name, 0);
+#endif
+	strlcpy(clean, copy, size);
+	pfree(copy);
 }

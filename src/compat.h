@@ -60,6 +60,11 @@ extern bool ryw_compat_has_client(void);
 extern void ryw_compat_send_parameter_status(const char *setting,
 											 size_t length);
 
+extern void ryw_compat_clean_name(char *clean, const char *name, size_t size);
+
+/* Does pg_clean_ascii() change its argument?  Later it makes a copy. */
+#define RYW_CLEAN_IN_PLACE	(PG_VERSION_NUM < 160000)
+
 /* The status of the n-th backend, from 1, in the local snapshot of them. */
 #if PG_VERSION_NUM >= 160000
 #define ryw_compat_backend_status(n) \

@@ -204,6 +204,7 @@ get_distance(Cursor *cursor, uint64_t base)
 	return known ? base - get_signed(cursor) : 0;
 }
 
+/* A name: printable ASCII alone, for databases of any encoding to show. */
 static void
 get_name(Cursor *cursor, char *name)
 {
@@ -218,7 +219,7 @@ get_name(Cursor *cursor, char *name)
 	for (size_t i = 0; i < length; i++)
 	{
 		name[i] = (char) get_byte(cursor);
-		if (name[i] == '\0')
+		if (name[i] < ' ' || name[i] > '~')
 			cursor->broken = true;
 	}
 }

@@ -5,7 +5,8 @@
  *
  * A replica is known by the application_name that its WAL receiver shows
  * upstream, for that is what the primary puts into the picture.  libpq takes
- * primary_conninfo apart.
+ * primary_conninfo apart.  Every name is printable ASCII, as the server's own
+ * are: it is shown in databases of any encoding.
  *
  *-------------------------------------------------------------------------
  */
@@ -44,7 +45,7 @@ conninfo_parameter(const char *keyword, char *value)
 			option->val != NULL && option->val[0] != '\0')
 		{
 			if (value)
-				strlcpy(value, option->val, RYW_NODE_NAME_SIZE);
+				ryw_compat_clean_name(value, option->val, RYW_NODE_NAME_SIZE);
 			found = true;
 		}
 	}
@@ -68,7 +69,7 @@ ryw_nodename_here(char *name)
 {
 	name[0] = '\0';
 	if (ryw_setting_node_name != NULL && ryw_setting_node_name[0] != '\0')
-		strlcpy(name, ryw_setting_node_name, RYW_NODE_NAME_SIZE);
+		ryw_compat_clean_name(name, ryw_setting_node_name, RYW_NODE_NAME_SIZE);
 	else if (cluster_name[0] != '\0')
 		strlcpy(name, cluster_name, RYW_NODE_NAME_SIZE);
 	else

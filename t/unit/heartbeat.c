@@ -48,7 +48,7 @@ fill_node(RywNode *node, int name_length)
 {
 	memset(node, 0, sizeof(*node));
 	for (int i = 0; i < name_length; i++)
-		node->name[i] = (char) (1 + any_number() % 255);
+		node->name[i] = (char) (' ' + any_number() % ('~' - ' ' + 1));
 	node->role = (RywRole) (any_number() % RYW_ROLES);
 	node->state = (RywNodeState) (any_number() % RYW_NODE_STATES);
 	node->tli = (uint32_t) any_number();
@@ -202,6 +202,15 @@ test_anything_else(void)
 	ok(!decode(changed, length), "of a newer version");
 	changed[4] = 0;
 	ok(!decode(changed, length), "of an older version");
+	none = true;
+	for (const char *odd = "\x01\x1F\x7F\x80\xC3\xFF"; *odd; odd++)
+	{
+		sent.nodes[0].name[0] = *odd;
+		none = none && !decode(changed,
+							   ryw_heartbeat_encode(&sent, changed,
+													sizeof(changed)));
+	}
+	ok(none, "with a name beyond printable ASCII");
 	none = true;
 	for (int i = 0; i < 4; i++)
 	{

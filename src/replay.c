@@ -195,8 +195,8 @@ StaticAssertDecl(RM_XLOG_ID == 0 && RM_XACT_ID == 1,
 				 "the managers looked at must be the first ones");
 
 /*
- * The same for a record that is looked at.  Not inline: what it needs of the
- * stack would be paid for by every record.
+ * Publish the end of a record that is looked at.  Not inline: what this needs
+ * of the stack would be paid for by every record.
  */
 static pg_noinline void
 look_and_publish(XLogReaderState *record)

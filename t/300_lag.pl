@@ -31,12 +31,6 @@ sub insert_lsn
 	return lsn_int(sql($primary, 'SELECT pg_current_wal_insert_lsn()'));
 }
 
-sub pause_for
-{
-	select(undef, undef, undef, $_[0]);
-	return;
-}
-
 # Every node has a picture with every node in it.
 sub await_pictures
 {
@@ -50,7 +44,14 @@ sub await_pictures
 
 # ---- the same on every node ----
 
+# a replica that starts is behind by as long as its start took
 await_pictures(@all);
+ok( poll_until(
+		sub {
+			!grep { !defined $_->{lag} || $_->{lag} > 0.5 } map { lag_rows($_) } @all;
+		},
+		15),
+	'at the start: lag is soon over');
 foreach my $node (@all)
 {
 	my @rows = lag_rows($node);

@@ -14,7 +14,7 @@ my $top = dirname(__FILE__) . '/..';
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 chomp(my $include = `$pg_config --includedir-server`);
-my @cc = ('gcc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-O1',
+my @cc = ('gcc', '-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O1',
 	"-I$top/src", '-isystem', $include);
 
 # The checks need a runtime that not every machine has.

@@ -39,12 +39,6 @@ sub use_proxy
 	return;
 }
 
-sub pause_for
-{
-	select(undef, undef, undef, $_[0]);
-	return;
-}
-
 sub is_fresh
 {
 	my ($node) = @_;

@@ -23,12 +23,6 @@ my ($primary, $replica1, $replica2, $cascade) =
   @$nodes{qw(primary replica1 replica2 cascade)};
 my @all = ($primary, $replica1, $replica2, $cascade);
 
-sub pause_for
-{
-	select(undef, undef, undef, $_[0]);
-	return;
-}
-
 # Let a replica follow a node, with a database to report in, or without.
 sub connect_to
 {

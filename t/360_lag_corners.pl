@@ -24,12 +24,6 @@ my $w = wire($primary);
 $w->run('CREATE TABLE t (id int)');
 catch_up($primary, $replica1, $replica2);
 
-sub pause_for
-{
-	select(undef, undef, undef, $_[0]);
-	return;
-}
-
 # Let a replica follow a node, with more in its connection string.
 sub connect_to
 {

@@ -33,7 +33,7 @@ our @EXPORT = qw(
   start_writer start_reader stop_child
   Truth
   start_proxy stop_link restore_link
-  close_to
+  close_to pause_for
 );
 
 my @columns = qw(lag lag_p50 lag_p95 lag_p99 lag_max age);
@@ -155,9 +155,16 @@ sub stop_child
 	return;
 }
 
+# So long, whatever signals come: stopping a child brings one.
 sub pause_for
 {
-	select(undef, undef, undef, $_[0]);
+	my ($seconds) = @_;
+	my $end = now() + $seconds;
+
+	while ((my $left = $end - now()) > 0)
+	{
+		select(undef, undef, undef, $left);
+	}
 	return;
 }
 

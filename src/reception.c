@@ -29,6 +29,7 @@ static RywTrack *track;
 static TimeLineID timeline;		/* that of the marks in the track */
 static XLogRecPtr received;		/* how far WAL had come in, at the last sample */
 static XLogRecPtr outdated;		/* what upstream told of an earlier timeline */
+static bool was_connected;		/* at the last sample */
 static int	announced_ms;		/* between heartbeats; 0: none, or unknown */
 
 /* What the WAL receiver says of the connection, at one moment. */
@@ -91,10 +92,11 @@ ryw_reception_connected_at(void)
  *
  * What is new since the last sample may have come in right after that.  Where
  * WAL is asked for first, which is what the position says when nothing has
- * come in yet, is nothing new.  Returns whether there was something.
+ * come in yet, is nothing new.  Returns whether there was something; sets
+ * *connects when a connection has just been made.
  */
 static bool
-note_end(RywReception *reception, int64 now_us)
+note_end(RywReception *reception, int64 now_us, bool *connects)
 {
 	Link		link;
 	XLogRecPtr	end;
@@ -111,6 +113,8 @@ note_end(RywReception *reception, int64 now_us)
 	}
 	timeline = link.tli;
 	received = link.received;
+	*connects = link.is_connected && !was_connected;
+	was_connected = link.is_connected;
 	end = link.announced == outdated ? received : Max(received, link.announced);
 
 	is_new = link.is_connected && end > reception->end;
@@ -128,8 +132,9 @@ note_end(RywReception *reception, int64 now_us)
 /*
  * Take one sample, and publish it.  Returns whether upstream should be told
  * how far this node is: when replay has moved, which by itself the WAL
- * receiver tells only when more WAL arrives; and when a heartbeat is due
- * before the next sample, so that the heartbeat finds a recent answer.
+ * receiver tells only when more WAL arrives; when a heartbeat is due before
+ * the next sample, so that the heartbeat finds a recent answer; and when it has
+ * just connected, for upstream counts nobody in that has told nothing.
  */
 bool
 ryw_reception_sample(int64 now_us, int64 next_us)
@@ -139,9 +144,10 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 	static int64 arrived_us = 0;
 	XLogRecPtr	replay_before = reception.replay;
 	RywPosition position;
+	bool		connects;
 
 	ryw_replay_position(&position);
-	if (note_end(&reception, now_us))
+	if (note_end(&reception, now_us, &connects))
 		arrived_us = now_us;
 	reception.sampled_us = now_us;
 	reception.replay = position.lsn;
@@ -150,7 +156,7 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 
 	announced_ms = ryw_lag_read(&picture) ?
 		(int) Min(picture.cluster.interval_ms, INT_MAX) : 0;
-	return position.lsn != replay_before ||
+	return connects || position.lsn != replay_before ||
 		(announced_ms > 0 &&
 		 next_us - arrived_us >= (int64) announced_ms * 1000);
 }

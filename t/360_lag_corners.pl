@@ -322,4 +322,17 @@ sub report_of
 		0, 15, 'a new one takes the place of one that is gone');
 }
 
+# ---- a replica that tells nothing by itself, of a primary that is idle ----
+
+{
+	stop_node($_) foreach $replica1, $replica2, $nodes->{late};
+	my $quiet = add_replica($nodes, 'quiet', $primary, fresh => 1,
+		conf => "wal_receiver_status_interval = 0\n");
+
+	between(wait_for_state($primary, 'quiet', 'streaming', 15),
+		0, 15, 'a replica that tells nothing by itself: the primary knows it');
+	ok(is_fresh($quiet), 'a replica that tells nothing by itself: fresh');
+	$_->start foreach $replica1, $replica2, $nodes->{late};
+}
+
 finish_tests($nodes);

@@ -74,6 +74,10 @@ test-ha:
 test-memory:
 	@$(RYW_ENV) MEMORY='$(MEMORY)' .ci/test-memory
 
+# Load, and everything that goes wrong in production, for so many minutes.
+soak:
+	@$(RYW_ENV) MINUTES='$(MINUTES)' t/soak/run
+
 # The same tests on other majors, in chroots; MAJORS='17 19' selects.
 test-majors:
 	@$(RYW_ENV) MAJORS='$(MAJORS)' .ci/test-majors
@@ -118,6 +122,7 @@ help:
 	@echo 'make test-assert     the same on a server built with assertions; RYW_COVERAGE=1 prints coverage'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-memory     under the address and undefined behaviour sanitizers, and valgrind'
+	@echo 'make soak            load, kills, pauses, restarts; MINUTES=n (5), RYW_SEED=n replays a run'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
 	@echo 'make bench           ryw beside its rivals; MAJOR=19, MEASURES="way:0 mixed:8", ROUNDS=n'
 	@echo 'make bench-instructions  what commit and replay cost, in instructions (valgrind)'
@@ -128,5 +133,5 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-ha test-memory test-majors mutants fuzz lint typedefs \
+.PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs \
 	pg-config-path demo bench bench-instructions help ryw-force

@@ -98,6 +98,23 @@ right_or_refused(
 		'SELECT who_slow() WHERE ryw_require(TOKEN, 8000)'),
 	'new', 's36: a function replaced during the wait');
 
+# So many other changes meanwhile that the server forgets which, and only says
+# that there were some.
+right_or_refused(
+	behind(
+		[   'BEGIN',
+			'DO $$ BEGIN FOR i IN 1..1000 LOOP'
+			  . q{ EXECUTE format('CREATE TABLE flood_%s (a int PRIMARY KEY)', i);}
+			  . ' END LOOP; END $$',
+			'CREATE TABLE p3 (id int)',
+			'INSERT INTO p3 VALUES (250)',
+			'ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (200) TO (300)',
+			'COMMIT'
+		],
+		'SELECT count(*) FROM p WHERE ryw_require(TOKEN, 8000)'),
+	3, 's36: a partition attached among a flood of changes');
+is($c->value('SELECT count(*) FROM p'), 3, 's36: the next statement sees it');
+
 # Within a transaction that holds the lock already, the next statements follow.
 $w->run($_)
   foreach 'CREATE TABLE q (id int) PARTITION BY RANGE (id)',
@@ -134,6 +151,24 @@ is( behind(
 		[ 'INSERT INTO t SELECT g FROM generate_series(1, 1000) g', 'ANALYZE t' ],
 		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 8000)')->value,
 	1000, 's36: a table analyzed during the wait: answered');
+
+# Nor does it when there is more of it than is kept in mind; but among more, a
+# partition is not missed.
+my @many = map { "ALTER TABLE t SET (fillfactor = $_)" } 30 .. 60;
+is( behind([ @many, 'INSERT INTO t VALUES (1001)' ],
+		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 8000)')->value,
+	1001, 's36: a table changed many times: answered');
+$w->run('DELETE FROM t WHERE id = 1001');
+right_or_refused(
+	behind(
+		[   @many, 'BEGIN',
+			'CREATE TABLE p4 (id int)',
+			'INSERT INTO p4 VALUES (350)',
+			'ALTER TABLE p ATTACH PARTITION p4 FOR VALUES FROM (300) TO (400)',
+			'COMMIT'
+		],
+		'SELECT count(*) FROM p LEFT JOIN t ON t.id = -p.id WHERE ryw_require(TOKEN, 8000)'),
+	4, 's36: a partition attached after many changes of another table');
 
 # ---- s34: functions that read with their caller's snapshot ----
 

@@ -1,0 +1,48 @@
+# 075_other_libraries.pl
+#	  Beside another library with hooks in the same places, loaded before and
+#	  after: both work.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use Test::More;
+use RywTest;
+
+my $nodes = start_cluster();
+my $primary = $nodes->{primary};
+
+plan skip_all => 'pg_stat_statements is not installed'
+  unless sql($primary, 'SELECT count(*) FROM pg_available_extensions'
+	  . q{ WHERE name = 'pg_stat_statements'});
+sql($primary, 'CREATE EXTENSION pg_stat_statements');
+
+foreach my $libraries ('pg_stat_statements, ryw', 'ryw, pg_stat_statements')
+{
+	observer_gone($primary);
+	$primary->append_conf('postgresql.conf',
+		"shared_preload_libraries = '$libraries'\n"
+		  . "pg_stat_statements.track_planning = on");
+	$primary->restart;
+
+	my $c = wire($primary);
+	$c->run('CREATE TABLE IF NOT EXISTS t (id int)');
+	$c->run('SELECT pg_stat_statements_reset()');
+	my $token = write_token($c, 'INSERT INTO t VALUES (1)');
+
+	is($c->value("SELECT ryw_wait('$token')"), 't', "$libraries: a wait");
+	is($c->query("SET ryw.wait_for = '$token'")->sqlstate,
+		'00000', "$libraries: SET ryw.wait_for");
+	is($c->query(q{SELECT count(*) FROM t WHERE ryw_require('FFFFFFFF/0')})->sqlstate,
+		'RY002', "$libraries: a guard waits before the statement");
+	is($c->query(q{SET ryw.wait_for = 'FFFFFFFF/0'})->sqlstate,
+		'RY002', "$libraries: SET waits");
+	is($c->value(q{SELECT calls || ' ' || plans FROM pg_stat_statements}
+			  . q{ WHERE query LIKE 'INSERT INTO t %'}),
+		'1 1', "$libraries: the other one has counted");
+	is($c->value('SELECT count(*) FROM pg_stat_statements WHERE query LIKE ' . "'SET ryw%'"),
+		'1', "$libraries: utility statements as well");
+	$c->finish;
+}
+
+finish_tests($nodes);

@@ -347,7 +347,7 @@ sub run_step
 
 	return 0 if @wrong == 1 && !defined $wrong[0];
 	push @wrong, ask_all($step);
-	is(scalar @wrong, 0, "$name: answers are right")
+	is(scalar @wrong, 0, "s64: $name: answers are right")
 	  or diag(join "\n", "RYW_SEED=$seed", @wrong);
 	return 1;
 }
@@ -372,11 +372,11 @@ run_step('at the end, follow', $plan[0], sub { go_over($h->state_of($next)) });
 diag('steps: ' . join ', ', map { "$_ $done{$_}" } sort keys %done);
 diag("same history (WAIT FOR LSN, ryw): $_: $told{$_}") foreach sort keys %told;
 diag("on a primary, or where histories differ: $_: $differ{$_}") foreach sort keys %differ;
-cmp_ok($told{'success, t'} // 0, '>', 100, 'both call reached what is there');
-cmp_ok($told{'timeout, f'} // 0, '>', 0, 'both wait for what is not');
-cmp_ok($differ{'success, RY002'} // 0, '>', 0, 'ryw knows what is lost');
+cmp_ok($told{'success, t'} // 0, '>', 100, 's64: both call reached what is there');
+cmp_ok($told{'timeout, f'} // 0, '>', 0, 's64: both wait for what is not');
+cmp_ok($differ{'success, RY002'} // 0, '>', 0, 's64: ryw knows what is lost');
 cmp_ok($blind{native}, '>', 0,
-	"control: WAIT FOR LSN called $blind{native} times reached what is not there");
+	"s64: control: WAIT FOR LSN called $blind{native} times reached what is not there");
 cmp_ok($blind{bare}, '>', 0,
 	"control: so does a bare LSN, $blind{bare} times");
 

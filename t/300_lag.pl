@@ -84,11 +84,11 @@ foreach my $node (@all)
 		push @staleness, map { staleness($_) } $replica1, $replica2;
 		pause_for(0.1);
 	}
-	ok(!(grep { !defined } @lag), 'idle: lag is known all the time');
-	cmp_ok(min(grep { defined } @lag), '>=', 0, 'idle: lag is never negative');
-	cmp_ok(max(grep { defined } @lag), '<', 0.7, 'idle: lag does not grow');
-	cmp_ok(max(@staleness), '<', 2, 'idle: staleness stays at about one heartbeat');
-	cmp_ok(min(@staleness), '>', 0, 'idle: staleness is never 0');
+	ok(!(grep { !defined } @lag), 's66: idle: lag is known all the time');
+	cmp_ok(min(grep { defined } @lag), '>=', 0, 's66: idle: lag is never negative');
+	cmp_ok(max(grep { defined } @lag), '<', 0.7, 's66: idle: lag does not grow');
+	cmp_ok(max(@staleness), '<', 2, 's66: idle: staleness stays at about one heartbeat');
+	cmp_ok(min(@staleness), '>', 0, 's66: idle: staleness is never 0');
 }
 
 # ---- a stuck replica ----
@@ -97,39 +97,39 @@ foreach my $node (@all)
 	my $token = write_token($w, 'INSERT INTO t VALUES (1)');
 	my $c = wire($replica1);
 
-	is($c->value("SELECT ryw_wait('$token', 5000)"), 't', 'stuck: before');
+	is($c->value("SELECT ryw_wait('$token', 5000)"), 't', 's46: stuck: before');
 	pause_replay($replica1);
 	my $start = now();
 	$token = write_token($w, 'INSERT INTO t VALUES (2)');
-	is($c->value("SELECT ryw_wait('$token', 1500)"), 'f', 'stuck: timeout');
+	is($c->value("SELECT ryw_wait('$token', 1500)"), 'f', 's46: stuck: timeout');
 	foreach my $node ($primary, $replica1)
 	{
 		my $row = lag_row($node, 'replica1');
 		my $elapsed = now() - $start;
 		my $name = $node->name;
 
-		cmp_ok($row->{lag}, '>', 1, "stuck: lag says so on $name");
-		cmp_ok($row->{lag}, '<', $elapsed + 0.2, "stuck: and not too much on $name");
-		cmp_ok($row->{lag_bytes}, '>', 0, "stuck: in bytes on $name");
+		cmp_ok($row->{lag}, '>', 1, "s46: stuck: lag says so on $name");
+		cmp_ok($row->{lag}, '<', $elapsed + 0.2, "s46: stuck: and not too much on $name");
+		cmp_ok($row->{lag_bytes}, '>', 0, "s46: stuck: in bytes on $name");
 	}
 	poll_until(sub { (lag_row($replica2, 'replica1')->{lag} // 0) > 1 }, 5);
 	cmp_ok(lag_row($replica2, 'replica1')->{lag},
-		'>', 1, 'stuck: lag says so on the other replica');
+		'>', 1, 's46: stuck: lag says so on the other replica');
 	resume_replay($replica1);
-	is($c->value("SELECT ryw_wait('$token', 5000)"), 't', 'stuck: and on');
+	is($c->value("SELECT ryw_wait('$token', 5000)"), 't', 's46: stuck: and on');
 	ok( poll_until(
 			sub {
 				!grep { !defined $_->{lag} || $_->{lag} > 0.5 }
 				  map { lag_row($_, 'replica1') } @all;
 			},
 			5),
-		'stuck: lag is over on each node');
+		's46: stuck: lag is over on each node');
 	ok( poll_until(
 			sub {
 				!grep { $_->{lag_max} > 1 } map { lag_row($_, 'replica1') } @all;
 			},
 			20),
-		'stuck: and the percentiles forget it');
+		's46: stuck: and the percentiles forget it');
 }
 
 # ---- a replica goes and comes back ----
@@ -137,14 +137,14 @@ foreach my $node (@all)
 {
 	stop_node($replica2);
 	my $gone = wait_for_state($primary, 'replica2', 'gone', 5);
-	between($gone, 0, 1, 'gone: the primary says so at once');
+	between($gone, 0, 1, 's71: gone: the primary says so at once');
 	my $since = now();
 	between(wait_for_state($replica1, 'replica2', 'gone', 5),
-		0, 2.5, 'gone: the other replica says so with the next heartbeat');
+		0, 2.5, 's71: gone: the other replica says so with the next heartbeat');
 	pause_for(2);
 	my $row = lag_row($primary, 'replica2');
-	cmp_ok($row->{lag}, '>', 1, 'gone: lag goes on growing');
-	cmp_ok($row->{age}, '>', 1.5, 'gone: age tells since when');
+	cmp_ok($row->{lag}, '>', 1, 's71: gone: lag goes on growing');
+	cmp_ok($row->{age}, '>', 1.5, 's71: gone: age tells since when');
 	$replica2->start;
 	my $start = now();
 	between(wait_for_state($primary, 'replica2', 'streaming', 10),
@@ -159,8 +159,8 @@ foreach my $node (@all)
 	wait_for_state($primary, 'replica2', 'gone', 5);
 	$since = now();
 	ok(poll_until(sub { !defined lag_row($primary, 'replica2') }, 20),
-		'gone for good: the row leaves');
-	between(now() - $since, 6, 12, 'gone for good: after the window');
+		's71: gone for good: the row leaves');
+	between(now() - $since, 6, 12, 's71: gone for good: after the window');
 	$replica2->start;
 	await_pictures($replica2);
 
@@ -276,10 +276,10 @@ foreach my $node (@all)
 			$looks += $count;
 		}
 	}
-	ok(!@wrong, "no torn rows in $looks") or diag(join ', ', @wrong);
+	ok(!@wrong, "s73: no torn rows in $looks") or diag(join ', ', @wrong);
 	my $beats = sql($replica1, 'SELECT extract(epoch FROM now() - observed_at)'
 		  . " FROM ryw_lag WHERE node = 'primary'");
-	cmp_ok($beats, '<', 1, 'heartbeats go on under these readers');
+	cmp_ok($beats, '<', 1, 's73: heartbeats go on under these readers');
 	stop_child($writer);
 	set_conf($primary,
 		'ryw.heartbeat_interval' => undef,
@@ -294,15 +294,15 @@ foreach my $node ($primary, $replica1)
 	my $pid = worker_pid($node);
 
 	is(sql($node, "SELECT datname IS NULL FROM pg_stat_activity WHERE pid = $pid"),
-		't', "worker of $name: belongs to no database");
+		't', "s26: worker of $name: belongs to no database");
 	ok(sql($node, "SELECT pg_terminate_backend($pid)") eq 't',
-		"worker of $name: SIGTERM");
+		"s26: worker of $name: SIGTERM");
 	my $start = now();
 	ok( poll_until(
 			sub { my $new = worker_pid($node); defined $new && $new ne $pid }, 10),
-		"worker of $name: is back");
-	between(now() - $start, 0, 5, "worker of $name: within seconds");
-	is(sql($node, 'SELECT pg_reload_conf()'), 't', "worker of $name: reload");
+		"s26: worker of $name: is back");
+	between(now() - $start, 0, 5, "s26: worker of $name: within seconds");
+	is(sql($node, 'SELECT pg_reload_conf()'), 't', "s26: worker of $name: reload");
 	$pid = worker_pid($node);
 
 	# a worker that dies so takes all down: memory may be damaged
@@ -315,10 +315,10 @@ foreach my $node ($primary, $replica1)
 				defined $new && $new ne $pid;
 			},
 			30),
-		"worker of $name: back after kill -9");
-	between(now() - $start, 0, 20, "worker of $name: within seconds after kill -9");
+		"s26: worker of $name: back after kill -9");
+	between(now() - $start, 0, 20, "s26: worker of $name: within seconds after kill -9");
 	await_pictures(@all);
-	pass("worker of $name: pictures again");
+	pass("s26: worker of $name: pictures again");
 }
 
 # ---- a replica without the library ----
@@ -327,16 +327,16 @@ foreach my $node ($primary, $replica1)
 	my $bare = add_replica($nodes, 'bare', $primary, fresh => 1,
 		conf => "shared_preload_libraries = ''\n");
 
-	is(sql($bare, 'SHOW shared_preload_libraries'), '', 'bare: no library');
+	is(sql($bare, 'SHOW shared_preload_libraries'), '', 's74: bare: no library');
 	between(wait_for_state($primary, 'bare', 'streaming', 10),
-		0, 10, 'bare: the primary sees it');
+		0, 10, 's74: bare: the primary sees it');
 	my $from = insert_lsn();
 	poll_until(sub { insert_lsn() > $from }, 5);
 	catch_up($primary, $bare);
-	pass('bare: heartbeats replay as nothing');
-	is(sql($bare, "SELECT count(*) FROM t"), 2, 'bare: and data arrives');
+	pass('s74: bare: heartbeats replay as nothing');
+	is(sql($bare, "SELECT count(*) FROM t"), 2, 's74: bare: and data arrives');
 	my $error = wire($bare)->query('SELECT * FROM ryw_lag');
-	is($error->sqlstate, '55000', 'bare: ryw_lag needs the library');
+	is($error->sqlstate, '55000', 's74: bare: ryw_lag needs the library');
 	stop_node($bare);
 	logs_are_clean($bare);
 	delete $nodes->{bare};
@@ -349,7 +349,7 @@ foreach my $node ($primary, $replica1)
 
 	stop_node($primary);
 	promote_node($replica1);
-	is(worker_pid($replica1), $pid, 'promoted: the worker lives through it');
+	is(worker_pid($replica1), $pid, 's71: promoted: the worker lives through it');
 	my $row;
 	ok( poll_until(
 			sub {
@@ -357,12 +357,12 @@ foreach my $node ($primary, $replica1)
 				defined $row && $row->{role} eq 'primary';
 			},
 			5),
-		'promoted: the node is a primary in the picture');
-	is("$row->{state} $row->{timeline}", 'running 2', 'promoted: its row');
-	is(staleness($replica1), 0, 'promoted: its data is not stale');
+		's71: promoted: the node is a primary in the picture');
+	is("$row->{state} $row->{timeline}", 'running 2', 's71: promoted: its row');
+	is(staleness($replica1), 0, 's71: promoted: its data is not stale');
 	follow($replica2, $replica1);
 	between(wait_for_state($replica1, 'replica2', 'streaming', 15),
-		0, 15, 'promoted: the other replica follows');
+		0, 15, 's71: promoted: the other replica follows');
 	ok( poll_until(
 			sub {
 				my $seen = lag_row($replica2, 'replica1');
@@ -370,12 +370,12 @@ foreach my $node ($primary, $replica1)
 				  && $seen->{timeline} == 2;
 			},
 			10),
-		'promoted: the other replica hears of it');
+		's71: promoted: the other replica hears of it');
 	ok(!defined lag_row($replica2, 'primary'),
-		'promoted: the old primary is out of the picture');
+		's71: promoted: the old primary is out of the picture');
 	my $lag = lag_row($replica2, 'replica2');
 	ok(defined $lag->{lag} && $lag->{lag} >= 0 && $lag->{lag} < 2,
-		'promoted: lag of the follower is sane');
+		's71: promoted: lag of the follower is sane');
 	stop_node($replica1);
 	stop_node($replica2);
 	logs_are_clean($_) foreach $replica1, $replica2;

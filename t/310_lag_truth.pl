@@ -112,11 +112,11 @@ foreach my $observer ($primary, $replica1, $replica2)
 await_heartbeats();
 {
 	my %known = map { $_ => $truth{$_}->() } keys %truth;
-	lag_is_true(@$_, $known{ $_->[1]{node} }, 'delay of 200 ms') foreach @seen;
+	lag_is_true(@$_, $known{ $_->[1]{node} }, 's68: delay of 200 ms') foreach @seen;
 }
-percentiles_are_true('replica2', $from, now(), 'delay of 200 ms',
+percentiles_are_true('replica2', $from, now(), 's68: delay of 200 ms',
 	qw(lag_p50 lag_p95 lag_p99));
-percentiles_are_true('replica1', $from, now(), 'no delay', qw(lag_p50));
+percentiles_are_true('replica1', $from, now(), 's68: no delay', qw(lag_p50));
 
 # ---- replay stands still for three seconds ----
 
@@ -129,16 +129,16 @@ select(undef, undef, undef, 2.9 - (now() - $paused_at));
 select(undef, undef, undef, max(0, 3 - (now() - $paused_at)));
 resume_replay($replica1);
 my $pause = now() - $paused_at;
-is($seen[1][1]{state}, 'paused', 'paused for 3 s: the replica says so');
-ok($seen[1][1]{lag_bytes} > 0, 'paused for 3 s: there are bytes missing');
+is($seen[1][1]{state}, 'paused', 's68: paused for 3 s: the replica says so');
+ok($seen[1][1]{lag_bytes} > 0, 's68: paused for 3 s: there are bytes missing');
 await_heartbeats();
 await_heartbeats();
-lag_is_true(@$_, $truth{replica1}->(), 'paused for 3 s') foreach @seen;
+lag_is_true(@$_, $truth{replica1}->(), 's68: paused for 3 s') foreach @seen;
 close_to(lag_row($primary, 'replica1')->{lag_max},
-	$pause, $pause, 'paused for 3 s: lag_max is the time of the pause');
-percentiles_are_true('replica1', $from, now(), 'paused for 3 s', 'lag_max');
+	$pause, $pause, 's68: paused for 3 s: lag_max is the time of the pause');
+percentiles_are_true('replica1', $from, now(), 's68: paused for 3 s', 'lag_max');
 my $now = lag_row($primary, 'replica1');
-cmp_ok($now->{lag}, '<', 1, 'paused for 3 s: and over');
+cmp_ok($now->{lag}, '<', 1, 's68: paused for 3 s: and over');
 
 # ---- bursts ----
 
@@ -151,11 +151,11 @@ select(undef, undef, undef, 2.9);
 set_conf($replica2, recovery_min_apply_delay => '20ms');
 select(undef, undef, undef, 27);
 await_heartbeats();
-my $truth = percentiles_are_true('replica2', $from, now(), 'bursts',
+my $truth = percentiles_are_true('replica2', $from, now(), 's69: bursts',
 	qw(lag_p50 lag_p99 lag_max));
-cmp_ok($truth->{mean}, '<', 0.15, 'bursts: the average hides them');
+cmp_ok($truth->{mean}, '<', 0.15, 's69: bursts: the average hides them');
 cmp_ok(lag_row($primary, 'replica2')->{lag_p99}, '>', 1.5,
-	'bursts: p99 shows them');
+	's69: bursts: p99 shows them');
 
 stop_child($_) foreach $writer, values %reader;
 finish_tests($nodes);

@@ -100,11 +100,11 @@ sub link_is_dead
 }
 
 use_proxy($replica);
-link_is_dead('idle');
+link_is_dead('s67: idle');
 
 my $dir = PostgreSQL::Test::Utils::tempdir();
 my $writer = start_writer($primary, "$dir/commits", 0.02);
-link_is_dead('under load');
+link_is_dead('s67: under load');
 my $row;
 {
 	# the primary knows of the WAL that does not arrive
@@ -113,10 +113,10 @@ my $row;
 	pause_for(3);
 	$row = lag_row($primary, 'replica1');
 	between($row->{lag}, 2.5, now() - $stopped + 0.5,
-		'under load: the primary sees the lag');
-	cmp_ok($row->{lag_bytes}, '>', 0, 'under load: and the bytes');
+		's67: under load: the primary sees the lag');
+	cmp_ok($row->{lag_bytes}, '>', 0, 's67: under load: and the bytes');
 	restore_link($proxy);
-	ok(is_fresh($replica), 'under load: fresh again after that');
+	ok(is_fresh($replica), 's67: under load: fresh again after that');
 }
 
 # ---- clocks ----
@@ -131,7 +131,7 @@ else
 {
 	foreach my $offset (3600, -3600)
 	{
-		my $what = $offset > 0 ? 'an hour ahead' : 'an hour behind';
+		my $what = $offset > 0 ? 's70: an hour ahead' : 's70: an hour behind';
 
 		stop_node($replica);
 		{

@@ -58,14 +58,14 @@ is(scalar(lag_rows($primary)), 3, 'and nothing of that is shown');
 
 # ---- without a database to report in ----
 
-ok(poll_until(sub { lag_rows($cascade) >= 3 }, 10), 'heartbeats reach the leaf');
+ok(poll_until(sub { lag_rows($cascade) >= 3 }, 10), 's72: heartbeats reach the leaf');
 ok(!defined lag_row($primary, 'cascade'),
 	'without a database, the primary does not know the leaf');
 {
 	my $row = lag_row($cascade, 'cascade');
 	ok($row->{is_local} && $row->{state} eq 'streaming',
 		'the leaf knows itself all the same');
-	is($row->{lag}, undef, 'its lag is unknown, not 0');
+	is($row->{lag}, undef, 's72: its lag is unknown, not 0');
 	is(staleness($cascade), undef, 'and so is its staleness');
 }
 
@@ -82,9 +82,9 @@ foreach my $node (@all)
 				  && $row->{state} eq 'streaming';
 			},
 			20),
-		"the leaf appears on $name");
+		"s72: the leaf appears on $name");
 	is(join(' ', sort map { $_->{node} } lag_rows($node)),
-		'cascade primary replica1 replica2', "all four on $name");
+		'cascade primary replica1 replica2', "s72: all four on $name");
 }
 is(log_lines($replica1, 'could not report'), 0, 'nothing to complain about');
 is( sql($primary,
@@ -109,8 +109,8 @@ my @rows = map { lag_row($_, 'cascade') } @all;
 pause_for(0.3);
 my $truth = Truth($commits, "$dir/cascade");
 my $own = pop @rows;
-is($own->{state}, 'paused', 'paused leaf: it says so');
-close_to($own->{lag}, $truth->at($own->{at}), 'paused leaf: its lag, on itself');
+is($own->{state}, 'paused', 's72: paused leaf: it says so');
+close_to($own->{lag}, $truth->at($own->{at}), 's72: paused leaf: its lag, on itself');
 foreach my $i (0 .. $#rows)
 {
 	# reported once a second: known as it was then, not more than 1.2 s ago
@@ -118,8 +118,8 @@ foreach my $i (0 .. $#rows)
 	my $behind = $i ? 1.3 : 0;
 
 	close_to($rows[$i]{lag}, $low - 1.3 - $behind, $high,
-		'paused leaf: its lag on ' . $all[$i]->name);
-	cmp_ok($rows[$i]{lag}, '>', 1, 'paused leaf: which is no small one');
+		's72: paused leaf: its lag on ' . $all[$i]->name);
+	cmp_ok($rows[$i]{lag}, '>', 1, 's72: paused leaf: which is no small one');
 }
 resume_replay($cascade);
 ok( poll_until(
@@ -137,7 +137,7 @@ stop_node($cascade);
 between(wait_for_state($primary, 'cascade', 'gone', 20),
 	5, 16, 'leaf gone: after some seconds without a report');
 $cascade->start;
-ok(wait_for_state($primary, 'cascade', 'streaming', 15) >= 0, 'leaf back');
+ok(wait_for_state($primary, 'cascade', 'streaming', 15) >= 0, 's72: leaf back');
 connect_to($cascade, $primary, 'postgres');
 ok( poll_until(
 		sub {

@@ -8,7 +8,7 @@ use warnings;
 use Test::More;
 use RywTest;
 
-my $nodes = start_cluster(replicas => ['replica1']);
+my $nodes = start_cluster(replicas => ['replica1'], conf => "ryw.max_wait = 60s\n");
 my ($primary, $replica) = @$nodes{qw(primary replica1)};
 my $w = wire($primary);
 my $c = wire($replica);
@@ -66,7 +66,7 @@ right_or_refused(
 			'ALTER TABLE p ATTACH PARTITION p2 FOR VALUES FROM (100) TO (200)',
 			'COMMIT'
 		],
-		'SELECT count(*) FROM p WHERE ryw_require(TOKEN, 8000)'),
+		'SELECT count(*) FROM p WHERE ryw_require(TOKEN, 60000)'),
 	2, 's36: a partition attached during the wait');
 is($c->value('SELECT count(*) FROM p'), 2, 's36: the next statement sees it');
 
@@ -78,7 +78,7 @@ right_or_refused(
 			'ALTER TABLE child INHERIT parent',
 			'COMMIT'
 		],
-		'SELECT count(*) FROM parent WHERE ryw_require(TOKEN, 8000)'),
+		'SELECT count(*) FROM parent WHERE ryw_require(TOKEN, 60000)'),
 	2, 's36: a first child attached during the wait');
 
 right_or_refused(
@@ -87,7 +87,7 @@ right_or_refused(
 			  . q{ AS $$SELECT 'new'$$}
 		],
 		'SELECT who() FROM t RIGHT JOIN (VALUES (1)) v(i) ON true'
-		  . ' WHERE ryw_require(TOKEN, 8000)'),
+		  . ' WHERE ryw_require(TOKEN, 60000)'),
 	'new', 's36: a function in line replaced during the wait');
 
 right_or_refused(
@@ -95,7 +95,7 @@ right_or_refused(
 		[   'CREATE OR REPLACE FUNCTION who_slow() RETURNS text LANGUAGE plpgsql'
 			  . q{ STABLE AS $$BEGIN RETURN 'new'; END$$}
 		],
-		'SELECT who_slow() WHERE ryw_require(TOKEN, 8000)'),
+		'SELECT who_slow() WHERE ryw_require(TOKEN, 60000)'),
 	'new', 's36: a function replaced during the wait');
 
 # So many other changes meanwhile that the server forgets which, and only says
@@ -111,7 +111,7 @@ right_or_refused(
 			'ALTER TABLE p ATTACH PARTITION p3 FOR VALUES FROM (200) TO (300)',
 			'COMMIT'
 		],
-		'SELECT count(*) FROM p WHERE ryw_require(TOKEN, 8000)'),
+		'SELECT count(*) FROM p WHERE ryw_require(TOKEN, 60000)'),
 	3, 's36: a partition attached among a flood of changes');
 is($c->value('SELECT count(*) FROM p'), 3, 's36: the next statement sees it');
 
@@ -123,7 +123,7 @@ catch_up($primary, $replica);
 my $part = 1;
 foreach my $wait (
 	'DO $do$ DECLARE n int; BEGIN SELECT count(*) INTO n FROM q;'
-	. ' IF ryw_wait(TOKEN, 8000) THEN SELECT count(*) INTO n FROM q; END IF;'
+	. ' IF ryw_wait(TOKEN, 60000) THEN SELECT count(*) INTO n FROM q; END IF;'
 	. q{ PERFORM set_config('test.n', n::text, false); END $do$},
 	'SET ryw.wait_for = TOKEN')
 {
@@ -149,14 +149,14 @@ foreach my $wait (
 # What vacuum and analyze do to a plain table refuses nobody.
 is( behind(
 		[ 'INSERT INTO t SELECT g FROM generate_series(1, 1000) g', 'ANALYZE t' ],
-		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 8000)')->value,
+		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 60000)')->value,
 	1000, 's36: a table analyzed during the wait: answered');
 
 # Nor does it when there is more of it than is kept in mind; but among more, a
 # partition is not missed.
 my @many = map { "ALTER TABLE t SET (fillfactor = $_)" } 30 .. 60;
 is( behind([ @many, 'INSERT INTO t VALUES (1001)' ],
-		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 8000)')->value,
+		'SELECT count(*) FROM t WHERE ryw_require(TOKEN, 60000)')->value,
 	1001, 's36: a table changed many times: answered');
 $w->run('DELETE FROM t WHERE id = 1001');
 right_or_refused(
@@ -167,7 +167,7 @@ right_or_refused(
 			'ALTER TABLE p ATTACH PARTITION p4 FOR VALUES FROM (300) TO (400)',
 			'COMMIT'
 		],
-		'SELECT count(*) FROM p LEFT JOIN t ON t.id = -p.id WHERE ryw_require(TOKEN, 8000)'),
+		'SELECT count(*) FROM p LEFT JOIN t ON t.id = -p.id WHERE ryw_require(TOKEN, 60000)'),
 	4, 's36: a partition attached after many changes of another table');
 
 # ---- s34: functions that read with their caller's snapshot ----
@@ -175,13 +175,13 @@ right_or_refused(
 my $rows = 1000;
 $w->run(q{CREATE FUNCTION by_loop(tok text) RETURNS text LANGUAGE plpgsql STABLE
 AS $$ DECLARE r record; n int; BEGIN
-	FOR r IN SELECT ryw_wait(tok, 8000) AS ok LOOP
+	FOR r IN SELECT ryw_wait(tok, 60000) AS ok LOOP
 		SELECT count(*) INTO n FROM t;
 		RETURN n;
 	END LOOP; END $$});
 $w->run(q{CREATE FUNCTION by_cursor(tok text) RETURNS text LANGUAGE plpgsql STABLE
 AS $$ DECLARE c refcursor; ok bool; n int; BEGIN
-	OPEN c FOR EXECUTE 'SELECT ryw_wait($1, 8000)' USING tok;
+	OPEN c FOR EXECUTE 'SELECT ryw_wait($1, 60000)' USING tok;
 	FETCH c INTO ok;
 	SELECT count(*) INTO n FROM t;
 	RETURN n; END $$});
@@ -206,13 +206,13 @@ foreach my $function (qw(by_loop by_cursor))
 }
 
 # Control: EXECUTE and DECLARE CURSOR are served, and read what was waited for.
-$c->run('PREPARE q(text) AS SELECT count(*) FROM t WHERE ryw_require($1, 8000)');
+$c->run('PREPARE q(text) AS SELECT count(*) FROM t WHERE ryw_require($1, 60000)');
 is(behind([ 'INSERT INTO t VALUES (' . ++$rows . ')' ], 'EXECUTE q(TOKEN)')->value,
 	$rows, 's34: EXECUTE: served');
 $c->run('BEGIN');
 is( behind(
 		[ 'INSERT INTO t VALUES (' . ++$rows . ')' ],
-		'DECLARE cur CURSOR FOR SELECT count(*) FROM t WHERE ryw_require(TOKEN, 8000);'
+		'DECLARE cur CURSOR FOR SELECT count(*) FROM t WHERE ryw_require(TOKEN, 60000);'
 		  . 'FETCH cur')->value,
 	$rows, 's34: DECLARE CURSOR: served');
 $c->run('COMMIT');

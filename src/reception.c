@@ -132,9 +132,10 @@ note_end(RywReception *reception, int64 now_us, bool *connects)
 /*
  * Take one sample, and publish it.  Returns whether upstream should be told
  * how far this node is: when replay has moved, which by itself the WAL
- * receiver tells only when more WAL arrives; when a heartbeat is due before
- * the next sample, so that the heartbeat finds a recent answer; and when it has
- * just connected, for upstream counts nobody in that has told nothing.
+ * receiver tells only when more WAL arrives; when a heartbeat is due soon, so
+ * that it finds a recent answer: at the last two samples before it, since the
+ * last may be too late; and when it has just connected, for upstream counts
+ * nobody in that has told nothing.
  */
 bool
 ryw_reception_sample(int64 now_us, int64 next_us)
@@ -144,6 +145,7 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 	static int64 arrived_us = 0;
 	XLogRecPtr	replay_before = reception.replay;
 	RywPosition position;
+	int64		soon_us;
 	bool		connects;
 
 	ryw_replay_position(&position);
@@ -156,9 +158,10 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 
 	announced_ms = ryw_lag_read(&picture) ?
 		(int) Min(picture.cluster.interval_ms, INT_MAX) : 0;
+	soon_us = next_us + (next_us - now_us) * 3 / 2;
 	return connects || position.lsn != replay_before ||
 		(announced_ms > 0 &&
-		 next_us - arrived_us >= (int64) announced_ms * 1000);
+		 soon_us - arrived_us >= (int64) announced_ms * 1000);
 }
 
 /* Time between heartbeats, as of the last sample; 0: none, or unknown. */

@@ -32,6 +32,7 @@
 #include "nodename.h"
 #include "reception.h"
 #include "replay.h"
+#include "settings.h"
 #include "shmem.h"
 
 PG_FUNCTION_INFO_V1(ryw_lag_1_0);
@@ -155,14 +156,20 @@ look_around(Here *here, RywPicture *picture)
 			Max(picture->arrived_at - replied_at, 0);
 }
 
-/* Do heartbeats still come in, applied or not? */
+/*
+ * Do heartbeats still come in, applied or not?  When one did is known to a
+ * sample, and said to be at the sample before.
+ */
 static bool
 is_heard(const Here *here)
 {
+	int64		sample_us = (int64) ryw_setting_sample_interval * 1000;
+
 	return here->interval_us > 0 && here->reception.heard_us != 0 &&
 		ryw_reception_is_connected() &&
 		ryw_lag_clock_us() - here->reception.heard_us <=
-		here->interval_us * OVERDUE_INTERVALS;
+		here->interval_us * OVERDUE_INTERVALS +
+		Min(sample_us, here->interval_us);
 }
 
 static RywNodeState

@@ -167,7 +167,7 @@ else
 		cmp_ok(min(grep { defined } @lag, @percentiles, @age, @staleness), '>=', 0,
 			"$what: nothing is negative");
 		cmp_ok(max(grep { defined } @lag), '<', 0.7, "$what: lag is small");
-		cmp_ok(max(@staleness), '<', 2, "$what: staleness is small");
+		cmp_ok(max(@staleness), '<', 3, "$what: staleness is small");
 		cmp_ok(max(grep { defined } @age), '<', 3, "$what: age is small");
 		link_is_dead($what);
 	}

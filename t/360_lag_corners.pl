@@ -79,6 +79,19 @@ sub states_of
 
 ok(is_fresh($_), $_->name . ' is fresh') foreach $replica1, $replica2;
 
+# ---- how stale an idle replica says it is ----
+
+SKIP:
+{
+	skip 'the WAL receiver repeats no answer from 19 on', 1
+	  if sql($primary, 'SHOW server_version_num') >= 190000;
+
+	# a heartbeat carries an answer from just before: half an interval on average
+	my @said = sort { $a <=> $b } map { $_->{staleness} } watch_own($replica1, 6);
+
+	cmp_ok($said[ $#said / 2 ], '<', 1.05, 'idle: staleness, the median of many');
+}
+
 # ---- names ----
 
 {

@@ -234,6 +234,31 @@ sub quoted_conninfo
 	return $direct =~ s/'/''/gr;
 }
 
+# ---- a link that is too slow ----
+
+{
+	my $slow = start_proxy($primary->port, 1_500_000);
+
+	set_conf($replica1, primary_conninfo =>
+		"host=127.0.0.1 port=$slow->{port} application_name=replica1");
+	ok(is_fresh($replica1, 40), 'a slow link: fresh while little is written');
+	$w->run('CREATE TABLE big AS SELECT repeat(md5(i::text), 30) AS t'
+		  . ' FROM generate_series(1, 30000) i');
+	my $row;
+	ok( poll_until(
+			sub {
+				$row = own_row($replica1);
+				$row->{state} eq 'streaming' && $row->{lag} > 1
+				  && $row->{lag_bytes} > 5_000_000;
+			},
+			5),
+		'a slow link: the replica knows what has not arrived')
+	  or diag("lag $row->{lag}, $row->{lag_bytes} bytes, $row->{state}");
+	set_conf($replica1, primary_conninfo => quoted_conninfo());
+	stop_child($slow->{pid});
+	ok(is_fresh($replica1, 40), 'a slow link: fresh without it');
+}
+
 # ---- a connection that is never made ----
 
 {

@@ -341,22 +341,23 @@ sub close_to
 
 # ---- a link that can be broken ----
 
-# A TCP proxy to a port on 127.0.0.1: its process and its own port.
+# A TCP proxy to a port on 127.0.0.1: its process and its own port.  A rate is
+# in bytes per second, both ways together.
 sub start_proxy
 {
-	my ($port) = @_;
+	my ($port, $rate) = @_;
 	my $listener = IO::Socket::INET->new(
 		LocalAddr => '127.0.0.1',
 		Listen => 10,
 		ReuseAddr => 1) or croak "listen: $!";
-	my $pid = start_child(sub { forward($listener, $port) });
+	my $pid = start_child(sub { forward($listener, $port, $rate) });
 
 	return { pid => $pid, port => $listener->sockport };
 }
 
 sub forward
 {
-	my ($listener, $port) = @_;
+	my ($listener, $port, $rate) = @_;
 	my $select = IO::Select->new($listener);
 	my %peer;
 
@@ -380,6 +381,7 @@ sub forward
 			my $other = $peer{$socket};
 			my $sent = $read;
 
+			pause_for($read / $rate) if $read && $rate;
 			while ($read && length $data)
 			{
 				$sent = syswrite($other, $data);

@@ -19,6 +19,8 @@ use constant TIMEOUT_MS => 3000;
 use constant FAR => 1 << 36;	# bytes ahead, where no token leads
 use constant RETRY => 0.2;		# seconds until a refused client comes back
 use constant LATE => 3;			# seconds in which a cancel or a crash may still arrive
+use constant CONNECTS => 4;		# at one step: each takes its time on a busy machine
+use constant STALL => 0.5;		# seconds without listening that are left out
 
 # What a client does, how often out of a hundred, and the text of it: ID and
 # TOKEN are those of a row that was written, SEE is a look at it.  The last value of the answer is
@@ -64,7 +66,9 @@ sub new
 		unexpected => [],
 		missed => 0,			# control: rows that were not there yet
 		fates => {},
-		longest => 0,
+		longest => 0,			# answer, in seconds
+		stalled => 0,			# seconds in which nobody listened for long
+		listened_at => now(),
 	}, $class;
 }
 
@@ -133,8 +137,9 @@ sub is_connected
 		$conn->try_collect;
 		return 1 if $conn->is_open && rand() > 0.02;
 		$conn->finish;
+		$client->{conn} = undef;
 	}
-	return $self->connect_client($client);
+	return $self->{connects}-- > 0 && $self->connect_client($client);
 }
 
 # Some are cancelled, ended or gone while they do what they do.
@@ -157,8 +162,8 @@ sub begin
 	my $conn = $client->{conn};
 	my ($fate, $after) = choose_fate($kind);
 
-	@$client{qw(kind write begun_at fate fate_at step)} =
-	  ($kind, $write, now(), $fate, now() + ($after // 0), 1);
+	@$client{qw(kind write begun_at fate fate_at step stalled)} =
+	  ($kind, $write, now(), $fate, now() + ($after // 0), 1, $self->{stalled});
 	if ($kind->{prepared})
 	{
 		$conn->parse('guard', $read =~ s/ID/\$1/r . ' AND ryw_require($2, 3000)',
@@ -223,7 +228,8 @@ sub is_expected
 	my $upset = ($self->{upset}{ $client->{node} } // -1) >= $client->{begun_at} - LATE;
 
 	return 1 if $code =~ $usual || $kind->{may} && $code =~ $kind->{may};
-	return 1 if $code eq '57014' && now() - $client->{cancelled_at} < LATE;
+	return 1
+	  if $code eq '57014' && $client->{cancelled_at} >= $client->{begun_at} - LATE;
 	return $client->{ended} || $upset if $code =~ /^(?:57P0[123]|closed)$/;
 	return 0;
 }
@@ -264,7 +270,7 @@ sub take
 	my $kind = $client->{kind};
 	my $open = $client->{conn}->is_open;
 	my $code = $result->error ? $result->sqlstate : $open ? '00000' : 'closed';
-	my $took = now() - $client->{begun_at};
+	my $took = now() - $client->{begun_at} - ($self->{stalled} - $client->{stalled});
 
 	if ($client->{step} eq 'rollback') { }
 	elsif ($code eq '00000')
@@ -313,7 +319,10 @@ sub step
 {
 	my ($self, $seconds, $last) = @_;
 	my $poll = IO::Poll->new;
+	my $away = now() - $self->{listened_at};
 	my %by_handle;
+
+	$self->{stalled} += $away if $away > STALL;
 
 	foreach my $client (grep { $_->{kind} } @{ $self->{clients} })
 	{
@@ -328,6 +337,7 @@ sub step
 	}
 	if (%by_handle) { $poll->poll($seconds) }
 	else { select(undef, undef, undef, $seconds) }
+	$self->{listened_at} = now();
 	foreach my $sock (%by_handle ? $poll->handles(POLLIN | POLLERR | POLLHUP) : ())
 	{
 		my $client = $by_handle{ fileno $sock };
@@ -336,6 +346,7 @@ sub step
 	}
 
 	my $busy = 0;
+	$self->{connects} = CONNECTS;
 	foreach my $client (@{ $self->{clients} })
 	{
 		if ($client->{kind})

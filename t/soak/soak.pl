@@ -279,7 +279,8 @@ sub show
 	}
 	note('done: ' . join(', ', map { "$_ $done{$_}" } sort keys %done));
 	note('to clients: ' . join(', ', map { "$_ $crowd->{fates}{$_}" } sort keys %{ $crowd->{fates} }));
-	note(sprintf '%d writes, longest answer %.1f s', scalar @written, $crowd->{longest});
+	note(sprintf '%d writes, longest answer %.1f s, not listening for %.1f s',
+		scalar @written, @$crowd{qw(longest stalled)});
 	return;
 }
 
@@ -309,8 +310,10 @@ sub check_answers
 	}
 	ok($done{$_}, "there was: $_") foreach qw(disturbed pause restart crash);
 	ok($crowd->{fates}{$_}, "to clients: $_") foreach qw(cancel terminate vanish);
-	ok($answers{$_}, "somebody was told $_") foreach qw(RY001 RY002 RY004 40001 57014 57P01);
-	ok($crowd->{longest} < 20, 'every answer came within 20 s')
+	# conflicts are rare in a short run
+	ok($answers{$_}, "somebody was told $_")
+	  foreach qw(RY001 RY002 57014 57P01), $minutes < 3 ? () : qw(RY004 40001);
+	ok($crowd->{longest} < 20, 'every answer came within 20 s of listening')
 	  || diag("one took $crowd->{longest} s");
 	return;
 }

@@ -27,16 +27,19 @@
  */
 #include "postgres.h"
 
+#include "access/xlog.h"
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "optimizer/planner.h"
+#include "storage/sinval.h"
 #include "utils/inval.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
 #include "guard.h"
 #include "guard_call.h"
+#include "guard_early.h"
 #include "schemawatch.h"
 #include "shmem.h"
 #include "snapshot.h"
@@ -84,12 +87,40 @@ refuse_fixed_snapshot(void)
 					"Call it in a statement of its own, ahead of the read.");
 }
 
+/* Start the statement, as if we were not there. */
+static void
+start_query(QueryDesc *query, int eflags)
+{
+	if (prev_ExecutorStart)
+		prev_ExecutorStart(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+}
+
+/* Is there a token that this replica has not reached yet? */
+static bool
+has_to_sleep(const GuardedQuery *guarded)
+{
+	RywPosition position;
+
+	if (!RecoveryInProgress())
+		return false;
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		if (!guarded->calls[i].is_null &&
+			ryw_wait_look(&guarded->calls[i].token, &position) != RYW_REACHED)
+			return true;
+	}
+	return false;
+}
+
 /*
  * Read every call of a statement, give its snapshot back, wait for each token
- * and take a fresh snapshot.  The result lives in the current memory context.
+ * and take a fresh snapshot.  Starts the statement while there is time, if
+ * that may be.  The result lives in the current memory context.
  */
 static GuardedQuery *
-wait_for_calls(QueryDesc *query, List *exprs)
+wait_for_calls(QueryDesc *query, int eflags, List *exprs)
 {
 	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
 	int64		since_us = 0;
@@ -99,6 +130,9 @@ wait_for_calls(QueryDesc *query, List *exprs)
 		ryw_guard_read_call(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
 
+	if (has_to_sleep(guarded) &&
+		ryw_guard_may_start_early(query->plannedstmt))
+		start_query(query, eflags);
 	if (!ryw_snapshot_release_query(query))
 		refuse_fixed_snapshot();
 	for (int i = 0; i < guarded->ncalls; i++)
@@ -118,10 +152,11 @@ wait_for_calls(QueryDesc *query, List *exprs)
  * else what is to be kept.
  */
 static GuardedQuery *
-wait_before_query(QueryDesc *query)
+wait_before_query(QueryDesc *query, int eflags)
 {
 	List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
 	GuardedQuery *guarded = NULL;
+	uint64		invalidations = SharedInvalidMessageCounter;
 	RywSchemaWatch watch;
 
 	if (exprs == NIL)
@@ -130,7 +165,7 @@ wait_before_query(QueryDesc *query)
 	ryw_schemawatch_begin(&watch, query->plannedstmt);
 	PG_TRY();
 	{
-		guarded = wait_for_calls(query, exprs);
+		guarded = wait_for_calls(query, eflags, exprs);
 		AcceptInvalidationMessages();
 	}
 	PG_CATCH();
@@ -143,6 +178,8 @@ wait_before_query(QueryDesc *query)
 	if (ryw_schemawatch_end(&watch))
 		ryw_wait_refuse("The schema changed after the statement had been planned.",
 						"Try again.");
+	if (query->estate && SharedInvalidMessageCounter != invalidations)
+		ryw_guard_undo_start(query);
 	return guarded;
 }
 
@@ -207,12 +244,9 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && planner_depth == 0)
-		guarded = wait_before_query(query);
-
-	if (prev_ExecutorStart)
-		prev_ExecutorStart(query, eflags);
-	else
-		standard_ExecutorStart(query, eflags);
+		guarded = wait_before_query(query, eflags);
+	if (query->estate == NULL)
+		start_query(query, eflags);
 
 	if (guarded)
 	{

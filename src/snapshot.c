@@ -138,7 +138,8 @@ ryw_snapshot_is_fixed(void)
 }
 
 /*
- * Give back the snapshot of a query that is about to start.  Returns false,
+ * Give back the snapshot of a query that is about to start, or that has been
+ * started but has not read anything with it.  Returns false,
  * with nothing done, when it is not the query's own.  On true the caller must
  * call ryw_snapshot_retake_query(), and touch no catalog before; if it raises
  * instead, the transaction's abort puts everything right.
@@ -151,9 +152,14 @@ ryw_snapshot_release_query(QueryDesc *query)
 	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
 		ryw_snapshot_is_fixed())
 		return false;
-	if (!is_own_in_portal(query) && !is_own(snapshot, 1))
+	if (!is_own_in_portal(query) && !is_own(snapshot, query->estate ? 2 : 1))
 		return false;
 
+	if (query->estate)
+	{
+		UnregisterSnapshot(query->estate->es_snapshot);
+		query->estate->es_snapshot = InvalidSnapshot;
+	}
 	UnregisterSnapshot(query->snapshot);
 	query->snapshot = InvalidSnapshot;
 	PopActiveSnapshot();
@@ -167,6 +173,8 @@ ryw_snapshot_retake_query(QueryDesc *query)
 {
 	PushActiveSnapshot(GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
+	if (query->estate)
+		query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
 }
 
 /*

@@ -30,6 +30,9 @@
 #define TIMEOUT_MS		500
 #define TIMEOUT_TEXT	"500"
 
+/* Longer than anything can take that is waited for. */
+#define PATIENCE_MS		60000
+
 #define lengthof(array) (sizeof(array) / sizeof((array)[0]))
 
 typedef struct Options
@@ -86,6 +89,9 @@ extern void expect(PGconn *conn, const PGresult *res, ExecStatusType status);
 
 /* the one value that a query returns; valid until the thread's next call */
 extern const char *query_value(PGconn *conn, const char *sql);
+
+/* ask until a query says t */
+extern void await(PGconn *conn, const char *sql);
 
 /* ---------- ways.c ---------- */
 
@@ -182,7 +188,7 @@ extern double server_cpu_ms(int postmaster);
 
 extern void measure_way(double round_trip_ms);
 extern void measure_satisfied(int nclients);
-extern void measure_mixed(int nclients);
+extern void measure_mixed(int nclients, double round_trip_ms);
 extern void measure_waiters(int nwaiters);
 extern void measure_timeouts(int nwrites);
 extern void measure_replay(int nwaiters);

@@ -93,7 +93,7 @@ prepare(PGconn *conn, const char *name, const char *sql)
 const char *
 query_value(PGconn *conn, const char *sql)
 {
-	static _Thread_local char value[256];
+	static _Thread_local char value[1024];
 	PGresult   *res = PQexec(conn, sql);
 
 	expect(conn, res, PGRES_TUPLES_OK);
@@ -102,4 +102,18 @@ query_value(PGconn *conn, const char *sql)
 	snprintf(value, sizeof(value), "%s", PQgetvalue(res, 0, 0));
 	PQclear(res);
 	return value;
+}
+
+/* Ask until a query says t. */
+void
+await(PGconn *conn, const char *sql)
+{
+	double		give_up = now_ms() + PATIENCE_MS;
+
+	while (strcmp(query_value(conn, sql), "t") != 0)
+	{
+		if (now_ms() > give_up)
+			die("this does not come true: %s", sql);
+		usleep(500);
+	}
 }

@@ -17,6 +17,7 @@
  *	  way:MS			write, then read it, MS of network round trip
  *	  satisfied:N		waits with nothing to wait for, N sessions
  *	  mixed:N			sessions that read and write, N of them
+ *	  mixed:N@MS		the same, the primary MS of network round trip away
  *	  waiters:N			N sessions woken by one commit, and by N commits
  *	  timeouts:N		waits that miss their end, in N writes
  *	  replay:N			what N waiters that are not due cost replay
@@ -47,6 +48,7 @@ static void
 measure(const char *what)
 {
 	const char *colon = strchr(what, ':');
+	const char *at = strchr(what, '@');
 	size_t		length = colon ? (size_t) (colon - what) : strlen(what);
 	double		number = colon ? atof(colon + 1) : 0;
 
@@ -56,7 +58,7 @@ measure(const char *what)
 	else if (IS("satisfied"))
 		measure_satisfied(number > 0 ? (int) number : 1);
 	else if (IS("mixed"))
-		measure_mixed(number > 0 ? (int) number : 8);
+		measure_mixed(number > 0 ? (int) number : 8, at ? atof(at + 1) : 0);
 	else if (IS("waiters"))
 		measure_waiters(number > 0 ? (int) number : 100);
 	else if (IS("timeouts"))

@@ -9,14 +9,22 @@
  *
  * The ways take turns, a fraction of a second each, with the same connections.
  *
+ * With everything on one machine, and sessions that do nothing but send, it is
+ * the processors that are measured.  So the primary can be moved away: a proxy
+ * delays what goes between it and the sessions, and what goes between it and
+ * the replica, beside which the sessions are.  That is how replicas are used
+ * in another zone or region; what a write waits for counts then.
+ *
  *-------------------------------------------------------------------------
  */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
 
 #define SLOT_MS			250
+#define SLOT_FAR_MS		500
 #define WRITE_PERCENT	10
 #define MAX_CLIENTS		64
 #define ROWS_EACH		(ROWS / MAX_CLIENTS)
@@ -27,6 +35,7 @@ typedef struct Client
 	Session		session;
 	int			row;			/* written last */
 	int			version;
+	bool		prepared;		/* for this slot */
 	long		stale;
 } Client;
 
@@ -43,6 +52,7 @@ typedef struct Candidate
 } Candidate;
 
 static const Way *current;		/* changed while the crew is idle */
+static double round_trip_ms;	/* to the primary */
 
 static void
 row_id(const Worker *worker, const Client *client, char *id, size_t size)
@@ -92,6 +102,33 @@ operate(Worker *worker)
 		read_one(worker, client);
 }
 
+/* A session begins a slot with a write. */
+static void
+prepare_one(Worker *worker)
+{
+	Client	   *client = worker->own;
+
+	if (client->prepared)
+	{
+		usleep(1000);
+		return;
+	}
+	session_become(&client->session, current);
+	write_one(worker, client);
+	client->prepared = true;
+}
+
+static bool
+are_prepared(Crew *crew, int nclients)
+{
+	for (int i = 0; i < nclients; i++)
+	{
+		if (!((Client *) crew_worker(crew, i)->own)->prepared)
+			return false;
+	}
+	return true;
+}
+
 /* Bring the sessions to where each has written, and the replica has it. */
 static void
 begin_slot(Crew *crew, int nclients, const Way *way, PGconn *replica)
@@ -103,10 +140,12 @@ begin_slot(Crew *crew, int nclients, const Way *way, PGconn *replica)
 	{
 		Client	   *client = crew_worker(crew, i)->own;
 
-		session_become(&client->session, way);
-		write_one(crew_worker(crew, i), client);
+		client->prepared = false;
 		client->stale = 0;
 	}
+	do
+		crew_run(crew, prepare_one, 1);
+	while (!are_prepared(crew, nclients));
 	snprintf(sql, sizeof(sql), "SELECT ryw_require('%s', 10000)",
 			 query_value(((Client *) crew_worker(crew, 0)->own)->session.primary,
 						 "SELECT ryw_current_token()"));
@@ -123,7 +162,8 @@ play_slot(Crew *crew, int nclients, Candidate *c, PGconn *replica,
 
 	begin_slot(crew, nclients, c->way, replica);
 	cpu = server_cpu_ms(postmaster);
-	ms = crew_run(crew, operate, scaled(SLOT_MS));
+	ms = crew_run(crew, operate,
+				  scaled(round_trip_ms > 0 ? SLOT_FAR_MS : SLOT_MS));
 	cpu = server_cpu_ms(postmaster) - cpu;
 	if (!counts)
 		return;
@@ -160,8 +200,22 @@ print_candidates(const Candidate *all, int n, int nclients)
 	const Candidate *guard = &all[n - 1];
 	const Candidate *wait = &all[n - 2];
 
-	report_title("Mixed, %d %% writes: %d session%s", WRITE_PERCENT, nclients,
-				 nclients == 1 ? "" : "s");
+	char		variant[32];
+
+	if (round_trip_ms > 0)
+	{
+		report_title("Mixed, %d %% writes: %d session%s beside the replica, "
+					 "the primary %g ms of network round trip away",
+					 WRITE_PERCENT, nclients, nclients == 1 ? "" : "s",
+					 round_trip_ms);
+		snprintf(variant, sizeof(variant), "%d@%g", nclients, round_trip_ms);
+	}
+	else
+	{
+		report_title("Mixed, %d %% writes: %d session%s, all on one machine",
+					 WRITE_PERCENT, nclients, nclients == 1 ? "" : "s");
+		snprintf(variant, sizeof(variant), "%d", nclients);
+	}
 	printf("%-40s %10s %10s %12s %8s %8s %8s   %-21s   %s\n", "",
 		   "operations", "reads on", "primary's", "stale", "time-", "refused",
 		   "ryw_guard's rate,",
@@ -182,7 +236,7 @@ print_candidates(const Candidate *all, int n, int nclients)
 		print_ratio(guard, c);
 		print_ratio(wait, c);
 		printf("\n");
-		report_data("mixed", "%d\t%s\t%.0f\t%.4f\t%.2f\n", nclients,
+		report_data("mixed", "%s\t%s\t%.0f\t%.4f\t%.2f\n", variant,
 					c->way->name, series_median(&c->rate),
 					(double) c->on_replica / c->reads,
 					series_median(&c->primary_cpu));
@@ -214,14 +268,36 @@ choose(PGconn *conn, Candidate *all)
 	return chosen;
 }
 
+/*
+ * Have the replica receive its WAL by another connection, and see it do so:
+ * through the proxy, or no longer.
+ */
 static void
-open_crew(Crew *crew, int nclients)
+receive_by(PGconn *replica, const char *conninfo, const Proxy *proxy,
+		   bool through)
+{
+	char	   *literal = PQescapeLiteral(replica, conninfo, strlen(conninfo));
+	char		sql[2300];
+
+	snprintf(sql, sizeof(sql), "ALTER SYSTEM SET primary_conninfo = %s",
+			 literal);
+	run(replica, sql);
+	run(replica, "SELECT pg_reload_conf()");
+	PQfreemem(literal);
+	snprintf(sql, sizeof(sql), "SELECT count(*) = 1 FROM pg_stat_wal_receiver "
+			 "WHERE status = 'streaming' AND sender_port %s %d",
+			 through ? "=" : "<>", proxy_port(proxy));
+	await(replica, sql);
+}
+
+static void
+open_crew(Crew *crew, int nclients, int primary_port)
 {
 	for (int i = 0; i < nclients; i++)
 	{
 		Client	   *client = allocate(sizeof(Client));
 
-		session_open(&client->session, &all_ways[0], 0, 0);
+		session_open(&client->session, &all_ways[0], primary_port, 0);
 		client->version = atoi(query_value(client->session.primary,
 										   "SELECT max(version) FROM bench"));
 		crew_worker(crew, i)->own = client;
@@ -241,20 +317,13 @@ close_crew(Crew *crew, int nclients)
 	crew_stop(crew);
 }
 
-void
-measure_mixed(int nclients)
+static void
+play_rounds(Crew *crew, int nclients, PGconn *primary, PGconn *replica)
 {
-	Crew	   *crew;
-	PGconn	   *replica = connect_to(options.replica, 0);
-	PGconn	   *primary = connect_to(options.primary, 0);
 	Candidate	all[32] = {0};
 	int			order[32];
 	int			n = choose(replica, all);
 
-	if (nclients > MAX_CLIENTS)
-		die("no more than %d clients", MAX_CLIENTS);
-	crew = crew_start(nclients);
-	open_crew(crew, nclients);
 	for (int round = -1; round < options.rounds; round++)
 	{
 		tell("\r  mixed, %d sessions: round %d of %d ", nclients, round + 1,
@@ -267,12 +336,46 @@ measure_mixed(int nclients)
 	tell("\n");
 	print_candidates(all, n, nclients);
 
-	close_crew(crew, nclients);
-	PQfinish(primary);
-	PQfinish(replica);
 	for (int i = 0; i < n; i++)
 	{
 		series_clear(&all[i].rate);
 		series_clear(&all[i].primary_cpu);
 	}
+}
+
+void
+measure_mixed(int nclients, double ms)
+{
+	PGconn	   *primary = connect_to(options.primary, 0);
+	PGconn	   *replica = connect_to(options.replica, 0);
+	Proxy	   *proxy = NULL;
+	Crew	   *crew;
+	char		near[1024];
+	char		far[1024];
+
+	if (nclients > MAX_CLIENTS)
+		die("no more than %d clients", MAX_CLIENTS);
+	round_trip_ms = ms;
+	if (ms > 0)
+	{
+		proxy = proxy_start(primary, ms);
+		snprintf(near, sizeof(near), "%s",
+				 query_value(replica, "SHOW primary_conninfo"));
+		snprintf(far, sizeof(far), "%s host=127.0.0.1 port=%d",
+				 options.primary, proxy_port(proxy));
+		receive_by(replica, far, proxy, true);
+	}
+	crew = crew_start(nclients);
+	open_crew(crew, nclients, proxy ? proxy_port(proxy) : 0);
+
+	play_rounds(crew, nclients, primary, replica);
+
+	close_crew(crew, nclients);
+	if (proxy)
+	{
+		receive_by(replica, near, proxy, false);
+		proxy_stop(proxy);
+	}
+	PQfinish(primary);
+	PQfinish(replica);
 }

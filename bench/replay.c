@@ -23,13 +23,6 @@
 /* of another clock than any that this cluster will reach */
 #define FAR_AHEAD		"FFFFFF/0"
 
-static void
-await(PGconn *conn, const char *sql)
-{
-	while (strcmp(query_value(conn, sql), "t") != 0)
-		usleep(2000);
-}
-
 static PGconn **
 open_sleepers(int n)
 {

@@ -19,8 +19,6 @@
 
 #include "bench.h"
 
-#define PATIENCE_MS		20000	/* longer than any of this can take */
-
 typedef enum Method
 {
 	NOBODY, BY_LOOP, BY_WAIT_FOR, BY_RYW
@@ -54,20 +52,6 @@ typedef struct Scene
 	char		(*tokens)[TOKEN_SIZE];	/* of each waiter's commit */
 	char		(*lsns)[TOKEN_SIZE];
 } Scene;
-
-/* Ask until a query says t. */
-static void
-await(PGconn *conn, const char *sql)
-{
-	double		give_up = now_ms() + PATIENCE_MS;
-
-	while (strcmp(query_value(conn, sql), "t") != 0)
-	{
-		if (now_ms() > give_up)
-			die("this does not come true: %s", sql);
-		usleep(500);
-	}
-}
 
 static void
 pause_replay(Scene *scene)

@@ -15,7 +15,7 @@ use Test::More;
 my $top = dirname(__FILE__) . '/..';
 my $results = File::Temp::tempdir(CLEANUP => 1);
 my @measures =
-  qw(way:0 way:2 satisfied:1 mixed:2 waiters:5 timeouts:50);
+  qw(way:0 way:2 satisfied:1 mixed:2 mixed:2@2 waiters:5 timeouts:50);
 
 plan skip_all => 'no C compiler' if system('cc --version >/dev/null 2>&1') != 0;
 
@@ -91,8 +91,10 @@ cmp_ok($delayed{ryw_wait} // 0, '>=', 6, 'three take it three times');
 
 is(scalar(grep { $_->[1] eq 'ryw_wait' && $_->[2] > 0 } figures('satisfied')),
 	1, 'waits with nothing to wait for were measured');
-is(scalar(grep { $_->[1] eq 'ryw_guard' && $_->[2] > 0 } figures('mixed')),
-	1, 'mixed sessions were measured');
+is_deeply(
+	[ map { $_->[0] } grep { $_->[1] eq 'ryw_guard' && $_->[2] > 0 } figures('mixed') ],
+	[ '2', '2@2' ],
+	'mixed sessions were measured, here and away from the primary');
 is_deeply(
 	[ map { $_->[1] } grep { $_->[2] eq 'ryw_wait' } figures('waiters') ],
 	[qw(one distinct)],

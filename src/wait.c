@@ -39,6 +39,7 @@
 #include "stats.h"
 #include "visibility.h"
 #include "wait.h"
+#include "wait_awake.h"
 #include "waitqueue.h"
 
 /* Longest sleeps, in milliseconds. */
@@ -301,6 +302,11 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 	int64		now_us = monotonic_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 
+	if (verdict == RYW_NOT_YET && hold != RYW_HOLD_ANYTHING)
+	{
+		ryw_wait_stay_awake(token->lsn, deadline_us - now_us);
+		verdict = look(token, position);
+	}
 	while (is_pending(verdict) && now_us < deadline_us)
 	{
 		int64		left_ms = (deadline_us - now_us + 999) / 1000;
@@ -448,8 +454,11 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 	else
 	{
+		uint64		took_us = (uint64) Max(monotonic_us() - began_us, 0);
+
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
-		ryw_stats_add_wait((uint64) Max(monotonic_us() - began_us, 0));
+		ryw_stats_add_wait(took_us);
+		ryw_wait_learn(took_us);
 	}
 	return verdict;
 }

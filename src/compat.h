@@ -113,6 +113,14 @@ ryw_compat_may_execute(Oid funcid)
 #endif
 }
 
+/* May the current user execute this statement, as to rights on relations? */
+#if PG_VERSION_NUM >= 160000
+#define ryw_compat_may_read(stmt) \
+	ExecCheckPermissions((stmt)->rtable, (stmt)->permInfos, false)
+#else
+#define ryw_compat_may_read(stmt)	ExecCheckRTPerms((stmt)->rtable, false)
+#endif
+
 /* The virtual transaction ID of this backend, and a new one for it. */
 #if PG_VERSION_NUM >= 170000
 #define RYW_MY_LXID		(MyProc->vxid.lxid)

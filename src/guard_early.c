@@ -59,7 +59,10 @@ starts_without_reading(const Plan *plan)
 	}
 }
 
-/* May the executor start this statement before its snapshot is exchanged? */
+/*
+ * May the executor start this statement before its snapshot is exchanged?  Not
+ * when it would be refused for want of rights, which may be what is waited for.
+ */
 bool
 ryw_guard_may_start_early(const PlannedStmt *stmt)
 {
@@ -68,7 +71,8 @@ ryw_guard_may_start_early(const PlannedStmt *stmt)
 		stmt->rowMarks == NIL &&
 		stmt->subplans == NIL &&
 		list_length(stmt->relationOids) <= MAX_RELATIONS &&
-		starts_without_reading(stmt->planTree);
+		starts_without_reading(stmt->planTree) &&
+		ryw_compat_may_read(stmt);
 }
 
 /* Take back the start of a statement that has not read anything. */

@@ -165,6 +165,7 @@ wait_before_query(QueryDesc *query, int eflags)
 	ryw_schemawatch_begin(&watch, query->plannedstmt);
 	PG_TRY();
 	{
+		ryw_schemawatch_note_indexes(&watch);
 		guarded = wait_for_calls(query, eflags, exprs);
 		AcceptInvalidationMessages();
 	}

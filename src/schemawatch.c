@@ -4,27 +4,35 @@
  *	  Noticing that a plan has become wrong while its statement waited.
  *
  * The statement holds locks on its relations, so that most changes of the
- * schema conflict with it, and it yields.  Two kinds do not:
+ * schema conflict with it, and it yields.  Three kinds do not:
  *
  * - a partition or a child table can be attached under a weaker lock on the
  *	 parent; the plan would not read it;
- * - a function can be replaced that the planner has put in line.
+ * - a function can be replaced that the planner has put in line;
+ * - an index can be dropped or replaced concurrently.  The primary lets it die,
+ *	 so that new rows are not put into it, when nobody there uses it any more;
+ *	 it knows nothing of the plans of a replica.  Such a plan would miss rows,
+ *	 or take for unique what is not.
  *
- * Both show as invalidation messages, which replay sends before the commit
- * becomes visible.  So they are taken in after the wait, and those that
- * concern the plan are remembered meanwhile.  Messages about plain tables do
- * not count: vacuum and analyze send them all the time, and what makes a plan
- * of such a table wrong needs the strongest lock.
+ * All show as invalidation messages, which are there to be taken in when the
+ * record's redo has returned.  So they are taken in after the wait, and those
+ * that concern the plan are remembered meanwhile.  Messages about plain tables
+ * do not count by themselves: vacuum and analyze send them all the time.  They
+ * are the occasion to see whether the indexes are still alive.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_class.h"
+#include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
 #include "storage/ipc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/relcache.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
@@ -92,8 +100,31 @@ ryw_schemawatch_begin(RywSchemaWatch *watch, const PlannedStmt *stmt)
 	watch->nchanged = 0;
 	watch->everything_changed = false;
 	watch->function_changed = false;
+	watch->indexes = NIL;
 	watch->outer = innermost;
 	innermost = watch;
+}
+
+/*
+ * Note the indexes that the plan may rest on.  Call where an error abandons
+ * the watch.  The list lives in the current memory context.
+ */
+void
+ryw_schemawatch_note_indexes(RywSchemaWatch *watch)
+{
+	ListCell   *lc;
+
+	foreach(lc, watch->stmt->relationOids)
+	{
+		Relation	relation = RelationIdGetRelation(lfirst_oid(lc));
+
+		if (!RelationIsValid(relation))
+			continue;
+		if (relation->rd_rel->relhasindex)
+			watch->indexes = list_concat(watch->indexes,
+										 RelationGetIndexList(relation));
+		RelationClose(relation);
+	}
 }
 
 /* Stop watching, and those that began later and were left by an error. */
@@ -112,6 +143,20 @@ is_parent(Oid relid)
 	/* a relation named by a constant is not locked, and may be gone */
 	return relkind == '\0' || relkind == RELKIND_PARTITIONED_TABLE ||
 		has_subclass(relid);
+}
+
+/* Are rows still put into this index? */
+static bool
+is_alive(Oid indexid)
+{
+	HeapTuple	tuple = SearchSysCache1(INDEXRELID, ObjectIdGetDatum(indexid));
+	bool		alive;
+
+	if (!HeapTupleIsValid(tuple))
+		return false;
+	alive = ((Form_pg_index) GETSTRUCT(tuple))->indislive;
+	ReleaseSysCache(tuple);
+	return alive;
 }
 
 /*
@@ -141,5 +186,14 @@ ryw_schemawatch_end(RywSchemaWatch *watch)
 				return true;
 		}
 	}
+	if (watch->nchanged > 0 || watch->everything_changed)
+	{
+		foreach(lc, watch->indexes)
+		{
+			if (!is_alive(lfirst_oid(lc)))
+				return true;
+		}
+	}
+	list_free(watch->indexes);
 	return false;
 }

@@ -22,10 +22,12 @@ typedef struct RywSchemaWatch
 	Oid			changed[RYW_WATCH_CHANGES];
 	bool		everything_changed;
 	bool		function_changed;
+	List	   *indexes;		/* that the plan may rest on */
 } RywSchemaWatch;
 
 extern void ryw_schemawatch_begin(RywSchemaWatch *watch,
 								  const PlannedStmt *stmt);
+extern void ryw_schemawatch_note_indexes(RywSchemaWatch *watch);
 extern void ryw_schemawatch_abandon(RywSchemaWatch *watch);
 extern bool ryw_schemawatch_end(RywSchemaWatch *watch);
 

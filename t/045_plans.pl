@@ -115,6 +115,49 @@ right_or_refused(
 	3, 's36: a partition attached among a flood of changes');
 is($c->value('SELECT count(*) FROM p'), 3, 's36: the next statement sees it');
 
+# An index that dies meanwhile: the primary knows nothing of plans on replicas,
+# and puts no more rows into it.  Two readers hold the DROP back at the last of
+# its steps, where it has committed that the index is dead, but not gone yet.
+sub is_waiting
+{
+	my ($conn) = @_;
+
+	return sql($primary,
+		"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = @{[ $conn->pid ]}");
+}
+
+foreach my $what (
+	[ 'a row that it lacks', 'SELECT count(*) FROM i WHERE id = 5000 AND ryw_require(TOKEN, 8000)', 1 ],
+	[ 'a join left out for it', 'SELECT count(*) FROM (SELECT j.id FROM j LEFT JOIN i ON i.id = j.id) x'
+		  . ' WHERE ryw_require(TOKEN, 8000)', 2 ])
+{
+	my ($name, $query, $want) = @$what;
+	my ($dropping, @readers) = map { wire($primary) } 1 .. 3;
+
+	$w->run($_)
+	  foreach 'DROP TABLE IF EXISTS i, j', 'CREATE TABLE i (id int)', 'CREATE TABLE j (id int)',
+	  'INSERT INTO i SELECT generate_series(1, 2000)', 'INSERT INTO j VALUES (7)',
+	  'CREATE UNIQUE INDEX i_id ON i (id)', 'ANALYZE i, j';
+	catch_up($primary, $replica);
+	pause_replay($replica);
+	$readers[0]->run($_) foreach 'BEGIN', 'TABLE i LIMIT 1';
+	$dropping->send_query('DROP INDEX CONCURRENTLY i_id');
+	ok(poll_until(sub { is_waiting($dropping) }), "s36: $name: the first reader is in the way");
+	$readers[1]->run($_) foreach 'BEGIN', 'TABLE i LIMIT 1';
+	$readers[0]->run('COMMIT');
+	my $dead = q{SELECT count(*) FROM pg_index WHERE indexrelid = 'i_id'::regclass AND NOT indislive};
+	ok(poll_until(sub { sql($primary, $dead) && is_waiting($dropping) }), "s36: $name: and the second");
+	my $token = write_token($w, 'INSERT INTO i VALUES (5000), (7)');
+
+	$c->send_query($query =~ s/TOKEN/'$token'/r);
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	right_or_refused($c->collect, $want, "s36: an index dead during the wait: $name");
+	is($c->value($query =~ s/TOKEN/'$token'/r), $want, 's36: the next statement does without it');
+	$readers[1]->run('COMMIT');
+	$dropping->collect;
+}
+
 # Within a transaction that holds the lock already, the next statements follow.
 $w->run($_)
   foreach 'CREATE TABLE q (id int) PARTITION BY RANGE (id)',

@@ -182,8 +182,51 @@ is(answer($at_last, $of_c), 't', 'older timelines are not touched by that');
 my @why = slurp_file($last->logfile, $offset) =~ /(could not write file "ryw\.lineage\.tmp")/g;
 ok(@why >= 1, 'the log says why');
 ok(@why <= 10, 'and not at each look') or diag(scalar @why);
+
+# The first token after that carries a nonce which a replica that is at the end
+# of WAL now does not know.  The token must lie behind it.
+my $end = add_replica($nodes, 'end', $last, fresh => 1);
+follow($end, $last);
+catch_up($last, $end);
+pause_replay($end);
+my $at_end = wire($end);
+my $other = wire($last);
+ok(!$other->query("INSERT INTO t VALUES (8, 'x')")->token, 'still no token');
+resume_replay($end);
+catch_up($last, $end);
+pause_replay($end);
 rmdir file_of($last) . '.tmp' or die $!;
-like($at_last->value('SELECT ryw_token()'), qr/^4-/, 'mended: the token of that commit');
+my $first = $at_last->value('SELECT ryw_current_token()');
+like($first, qr/^4-/, 'mended: a token');
+is(answer($at_end, $first, 0), 'f', 'it lies behind its nonce: not reached before that is known');
+resume_replay($end);
+is(answer($at_end, $first, 10000), 't', 'and reached then');
+like($at_last->value('SELECT ryw_token()'), qr/^4-/, 'mended: the token of the commit without');
 like(write_token($at_last, "INSERT INTO t VALUES (8, 'x')"), qr/^4-/, 'and of the next');
+
+# ---- a primary that has lost the file, but not yet the record ----
+
+unlink file_of($last) or die $!;
+my $of_last = write_token($at_last, "INSERT INTO t VALUES (9, 'x')");
+restart_node($last, 'immediate');
+ok(poll_until(sub { -e file_of($last) }, 10), 'what replay has found is saved on a primary as well');
+restart_node($last);
+$at_last = wire($last);
+is(answer($at_last, $of_last), 't', 'so its tokens are its own after the next restart');
+
+# ---- a session that could not make a token once ----
+
+# It reads on a replica that knows no nonce, and writes when that is promoted.
+stop_node($end);
+my $late = add_replica($nodes, 'late', $last, fresh => 1, stopped => 1, streaming => 0);
+unlink file_of($late) or die $!;
+$late->append_conf('postgresql.auto.conf', "primary_conninfo = ''");
+$late->start;
+my $at_late = wire($late);
+$at_late->run('TABLE t LIMIT 1');
+is($at_late->query('SELECT ryw_current_token()')->sqlstate, 'RY006', 'a replica without the nonce');
+promote_node($late);
+is($at_late->query("INSERT INTO t VALUES (10, 'x')")->error, undef, 'promoted');
+like($at_late->value('SHOW ryw.token'), qr/^5-/, 'a session from before has a token then');
 
 finish_tests($nodes);

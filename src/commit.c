@@ -34,6 +34,7 @@
 #include "fmgr.h"
 #include "utils/memutils.h"
 #include "utils/pg_lsn.h"
+#include "utils/timestamp.h"
 
 #include "commit.h"
 #include "compat.h"
@@ -43,6 +44,9 @@
 #include "settings.h"
 #include "stats.h"
 #include "timeline.h"
+
+/* After a failure to work out the tag, try again in so many milliseconds. */
+#define TAG_RETRY_MS	10000
 
 /* The last commit of this session; lsn 0: none. */
 static RywToken committed;
@@ -54,7 +58,7 @@ static const RywToken no_token;
 static RywToken shown;
 
 static bool commit_prepared_expected;
-static bool tag_unreadable;		/* do not try again at each commit */
+static TimestampTz tag_failed_at;	/* do not try again at each commit; 0: no */
 static bool report_pending;
 
 /*
@@ -116,15 +120,25 @@ current_timeline(void)
  * Whether there will be something to report is not known yet (NOTIFY takes a
  * transaction ID later than this), and once the tag is known it costs an
  * atomic read.  A history that cannot be read costs the token, never the
- * commit.
+ * commit.  What could not be worked out on one timeline, often because a
+ * replica has not seen its nonce yet, says nothing of the next.
  */
 static void
 prepare_tag(void)
 {
+	static TimeLineID failed_tli = 0;
+	TimeLineID	tli = current_timeline();
+	TimestampTz now = GetCurrentStatementStartTimestamp();
 	uint32		tag;
 
-	if (!tag_unreadable && !ryw_timeline_tag(current_timeline(), &tag))
-		tag_unreadable = true;
+	if (tag_failed_at != 0 && tli == failed_tli &&
+		!TimestampDifferenceExceeds(tag_failed_at, now, TAG_RETRY_MS))
+		return;
+	tag_failed_at = 0;
+	if (likely(ryw_timeline_tag(tli, &tag)))
+		return;
+	tag_failed_at = now;
+	failed_tli = tli;
 }
 
 /* After the commit of a transaction that wrote. */
@@ -256,7 +270,7 @@ flushed_commit(RywToken *token)
 	if (!committed_has_tag)
 		committed.tag = required_tag(committed.tli);
 	committed_has_tag = true;
-	tag_unreadable = false;
+	tag_failed_at = 0;
 
 	if (!RecoveryInProgress())
 		XLogFlush(committed.lsn);
@@ -305,6 +319,8 @@ ryw_current_token_1_0(PG_FUNCTION_ARGS)
 	(void) fcinfo;
 	ryw_shmem_require();
 
+	/* the nonce is logged ahead of the position, should this be the first */
+	(void) required_tag(current_timeline());
 	ryw_replay_visible_bound(&position);
 	token->lsn = position.lsn;
 	token->tli = position.tli;

@@ -205,11 +205,17 @@ log_lineage(const RywLineage *lineage)
 	XLogFlush(XLogInsert(RM_XLOG_ID, XLOG_NOOP));
 }
 
-/* Has this primary, since it started, logged the nonce of its timeline? */
+/*
+ * Has this primary, since it started, logged the nonce of its timeline?  Who
+ * is told so finds the nonce in the table.
+ */
 bool
 ryw_nonce_announced(TimeLineID tli)
 {
-	return pg_atomic_read_u32(&shared->announced) == tli;
+	bool		announced = pg_atomic_read_u32(&shared->announced) == tli;
+
+	pg_read_barrier();			/* pairs with that of ryw_nonce_announce() */
+	return announced;
 }
 
 /* Draw the nonce of a timeline and save it. */
@@ -302,22 +308,30 @@ ryw_nonce_receive(const RywLineage *received)
 
 /*
  * Redo has ended on timeline tli: what is known of later ones belongs to
- * another branch, of which this data directory was once a part.  Startup
- * process.
+ * another branch, of which this data directory was once a part.  The worker
+ * takes them out of the file as well: after a crash on the next timeline they
+ * would be taken for its own.  Startup process.
  */
 void
 ryw_nonce_forget_after(TimeLineID tli)
 {
 	RywLineage	lineage;
+	int			known;
 
 	ryw_nonce_read(&lineage);
+	known = lineage.n;
 	ryw_lineage_forget_after(&lineage, tli);
+	if (lineage.n == known)
+		return;
 	write_table(&lineage);
+	pg_write_barrier();
+	pg_atomic_write_u32(&shared->unsaved, 1);
 }
 
 /*
- * Save what the startup process has taken in.  Worker; cheap when there is
- * nothing to do.
+ * Save what the startup process has taken in.  Worker, on a primary as well:
+ * one that has crashed may have lost the file, and found its nonce in WAL.
+ * Cheap when there is nothing to do.
  */
 void
 ryw_nonce_save_received(void)

@@ -15,8 +15,8 @@
  *	 has the WAL receiver tell upstream how far that is.  And it hands up what
  *	 it knows of replicas that stream from this node.
  *
- * Beside that it looks after the lineage: logs it on a primary, saves it on a
- * replica (timeline_nonce.c).
+ * Beside that it looks after the lineage: logs it on a primary, saves what has
+ * been replayed (timeline_nonce.c).
  *
  * A heartbeat is an XLOG_NOOP record, which replays as nothing where this
  * library is not loaded and is not seen by logical decoding.  It is marked
@@ -193,7 +193,6 @@ tick_on_replica(const Schedule *schedule, int64 now_us)
 {
 	ryw_standby_downstream(&picture, now_us);
 	ryw_handup_tick(&picture);
-	ryw_nonce_save_received();
 	if (ryw_reception_sample(now_us, schedule->sample_us) && WalRcvStreaming())
 		RYW_REQUEST_REPLY();
 }
@@ -221,6 +220,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 		{
 			schedule.sample_us =
 				next_tick(schedule.sample_us, now_us, sample_interval_us());
+			ryw_nonce_save_received();
 			if (RecoveryInProgress())
 				tick_on_replica(&schedule, now_us);
 			else

@@ -273,10 +273,6 @@ sub fail_over
 		my $end = lsn_int(sql($old->{node}, 'SELECT pg_current_wal_flush_lsn()'));
 		poll_until(sub { $h->end_of($state) >= $end }) or die "no WAL arrives\n";
 	}
-	elsif ($h->would_be_twin($state))
-	{
-		return undef;
-	}
 	if ($old->{running} && $lose)
 	{
 		$h->cut($state, $cut_all ? grep { $_->{upstream} eq $old->{name} } $h->replicas : ());
@@ -362,12 +358,22 @@ foreach my $number (1 .. $steps)
 	$done{$word}++;
 }
 
-# Whatever came before: a promotion that loses a write, and a replica that goes
-# over to the new primary.
-my ($lead, $next) = map { "last$_" } 1, 2;
-$h->add_copy($_, ($h->primaries)[0]) foreach $lead, $next;
-run_step('at the end, promote', $plan[0], sub { fail_over($h->state_of($lead), 1, 1, 1) });
-run_step('at the end, follow', $plan[0], sub { go_over($h->state_of($next)) });
+# Whatever came before: a promotion that loses a write, a replica that goes over
+# to the new primary, and another promotion at the very same place.
+my @last = map { "last$_" } 1 .. 3;
+$h->add_copy($_, ($h->primaries)[0]) foreach @last;
+@last = map { $h->state_of($_) } @last;
+poll_until(
+	sub {
+		$h->join_again($_) foreach grep { $_->{cut} } @last;
+		$h->settle(@last);
+		$h->cut(@last);
+		my %ends = map { $h->end_of($_) => 1 } @last;
+		return keys %ends == 1;
+	}) or die "the copies do not come to one place\n";
+run_step('at the end, promote', $plan[0], sub { fail_over($last[0], 1, 1, 1) });
+run_step('at the end, follow', $plan[0], sub { go_over($last[1]) });
+run_step('at the end, promote there', $plan[0], sub { fail_over($last[2], 0, 0, 0) });
 
 diag('steps: ' . join ', ', map { "$_ $done{$_}" } sort keys %done);
 diag("same history (WAIT FOR LSN, ryw): $_: $told{$_}") foreach sort keys %told;
@@ -375,6 +381,7 @@ diag("on a primary, or where histories differ: $_: $differ{$_}") foreach sort ke
 cmp_ok($told{'success, t'} // 0, '>', 100, 's64: both call reached what is there');
 cmp_ok($told{'timeout, f'} // 0, '>', 0, 's64: both wait for what is not');
 cmp_ok($differ{'success, RY002'} // 0, '>', 0, 's64: ryw knows what is lost');
+cmp_ok($h->twins, '>', 0, 'promoted where another was before: ' . $h->twins);
 cmp_ok($blind{native}, '>', 0,
 	"s64: control: WAIT FOR LSN called $blind{native} times reached what is not there");
 cmp_ok($blind{bare}, '>', 0,

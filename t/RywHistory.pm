@@ -213,13 +213,14 @@ sub end_of
 			'SELECT greatest(pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn())'));
 }
 
-# Two promotions at one place cannot be told apart (117_twins.pl).
-sub would_be_twin
+# How many branches leave another at the very place where an earlier one does,
+# so that the server's own history files cannot tell them apart (117_twins.pl).
+sub twins
 {
-	my ($self, $state) = @_;
-	my $end = $self->end_of($state);
+	my ($self) = @_;
+	my %seen;
 
-	return grep { defined $_->{parent} && $_->{parent} == $state->{branch} && $_->{switch} == $end }
+	return scalar grep { defined $_->{parent} && $seen{"$_->{parent} $_->{switch}"}++ }
 	  @{ $self->{branches} };
 }
 

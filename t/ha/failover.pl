@@ -49,7 +49,8 @@ foreach my $round (@plan)
 }
 
 $| = 1;
-my $dir = File::Temp::tempdir('ryw-ha-XXXXXX', TMPDIR => 1, CLEANUP => !$ENV{KEEP});
+# Removed by whoever runs this, unless something failed.
+my $dir = File::Temp::tempdir('ryw-ha-XXXXXX', TMPDIR => 1);
 my $bindir = `$ENV{PG_CONFIG} --bindir`;
 chomp $bindir;
 my $cluster = HaCluster->new(dir => $dir, bindir => $bindir);

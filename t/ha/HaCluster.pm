@@ -280,6 +280,38 @@ sub is_healthy
 	return @running == NODES;
 }
 
+# What there is to say of each node when it is not.
+sub describe
+{
+	my ($self) = @_;
+	my @lines;
+
+	foreach my $node ($self->nodes)
+	{
+		my $conn = $self->wire($node);
+		push @lines, "$node->{name}: " . (defined $conn ? 'takes connections' : 'takes no connection');
+		next unless defined $conn;
+		foreach my $query (
+			'SELECT pg_is_in_recovery()',
+			q{SELECT status || ', timeline ' || received_tli FROM pg_stat_wal_receiver},
+			'SELECT ryw_current_token()')
+		{
+			my $result = eval { $conn->query($query) };
+			push @lines, "$node->{name}: $query: "
+			  . ( !defined $result ? 'no answer'
+				: $result->error ? $result->error->{M}
+				:                  $result->value // 'nothing');
+		}
+	}
+	foreach my $node ($self->nodes)
+	{
+		my $members = $self->get($node->{rest_port}, '/cluster') // next;
+		push @lines, map { "$_->{name}: $_->{role}, $_->{state}" } @{ decode_json($members)->{members} };
+		last;
+	}
+	return @lines;
+}
+
 sub poll
 {
 	my ($self, $check, $timeout) = @_;

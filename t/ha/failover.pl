@@ -15,7 +15,8 @@
 # token says lost; nothing else will do.  The control asks with bare LSNs.
 #
 # RYW_SEED=n replays the choices of an earlier run, RYW_ROUNDS=n changes the
-# number of rounds of each kind.
+# number of rounds of each kind.  RYW_HA_LIMIT: seconds for all; rounds for which
+# there is no time left are skipped.
 
 use strict;
 use warnings;
@@ -30,9 +31,11 @@ use constant WRITERS => 3;
 use constant PAUSE => 0.012;	# between looks at all connections
 use constant SAMPLE => 200;		# older tokens asked about in each round
 use constant BATCH => 200;		# questions in flight
+use constant ROUND_TIME => 45;	# seconds that a round may need, and the end
 
 my $seed = $ENV{RYW_SEED} // int(rand(2**31));
 my $rounds = $ENV{RYW_ROUNDS} || 20;
+my $give_up_at = RywWire::now() + ($ENV{RYW_HA_LIMIT} || 900);
 srand($seed);
 note("RYW_SEED=$seed RYW_ROUNDS=$rounds");
 
@@ -296,12 +299,15 @@ sub show
 my %all_lost;
 my $blind = 0;
 my $rewound = 0;
+my $killed = 0;
 
 sub wait_for_health
 {
 	my ($what) = @_;
 	my $healthy = pump(90, sub { $cluster->is_healthy });
-	ok($healthy, "$what: one primary, two followers") or die "cluster broken\n";
+	return if ok($healthy, "$what: one primary, two followers");
+	show($cluster->describe);
+	die "cluster broken\n";
 	return;
 }
 
@@ -408,6 +414,7 @@ sub run_round
 		$log_start = -s $leader->{log};
 		$timeline = $cluster->timeline($leader) // $timeline;
 		($old, $last, $certain) = hard_failover($round);
+		$killed++;
 		ok(defined $last, "$what: the old primary has written alone") or die "no failover\n";
 	}
 	my $moved = pump(
@@ -462,7 +469,15 @@ $cluster->start_node($_) foreach @nodes[ 1 .. $#nodes ];
 wait_for_health('start');
 
 my $number = 0;
-run_round(++$number, $_) foreach @plan;
+while (my $round = shift @plan)
+{
+	run_round(++$number, $round);
+	last if $give_up_at - RywWire::now() < ROUND_TIME;
+}
+SKIP:
+{
+	skip('no time is left for this round', scalar @plan) if @plan;
+}
 
 my @ids = sort { $a <=> $b } keys %token;
 my @wrong = map { @{ audit($_, @ids)->{wrong} } } @nodes;
@@ -477,7 +492,8 @@ is(scalar @without_token, 0, 'each acknowledgement came with a token')
 cmp_ok(scalar keys %all_lost, '>', 0, 'acknowledged writes were lost: ' . keys %all_lost);
 cmp_ok($blind, '>', 0, "control: bare LSNs of $blind of them are called reached");
 cmp_ok($live{1} // 0, '>', 100, 'readers saw rows while it went on');
-is($rewound, $rounds, "pg_rewind brought $rewound of $rounds old primaries back");
+cmp_ok($rewound, '>', 0, 'old primaries were brought back');
+is($rewound, $killed, "pg_rewind brought $rewound of $killed old primaries back");
 note('readers were told: ' . join ', ', map { "$_: $live{$_}" } sort keys %live);
 note(scalar(@ids) . " acknowledged writes; RYW_SEED=$seed");
 done_testing();

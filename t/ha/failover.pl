@@ -320,6 +320,7 @@ sub stop_senders
 		q{SELECT string_agg(pid::text, ' ' ORDER BY application_name) FROM pg_stat_replication});
 	my @pids = split ' ', $list // '';
 
+	die "$node->{name} has no WAL senders\n" unless @pids;
 	splice @pids, $count if defined $count;
 	kill 'STOP', @pids;
 	foreach my $pid (@pids)
@@ -354,10 +355,12 @@ sub hard_failover
 	my $old = $leader;
 	my $pid = $cluster->postmaster_pid($old);
 	my $certain = 1;
+	my @senders;
 
+	# One that is left standing would keep the old primary from starting again.
 	if ($round->{cut} ne 'none')
 	{
-		stop_senders($old, $round->{cut} eq 'one' ? 1 : undef);
+		@senders = stop_senders($old, $round->{cut} eq 'one' ? 1 : undef);
 		my $before = @recent;
 		pump($round->{lag});
 
@@ -365,7 +368,7 @@ sub hard_failover
 		my $alone = @recent - $before - WRITERS;
 		$certain += $alone if $round->{cut} eq 'both' && $alone > 0;
 	}
-	my @senders = stop_senders($old);
+	push @senders, stop_senders($old);
 	my $last = write_last($old);
 	kill 'KILL', $pid, @senders;
 	drop($_) foreach @writers;

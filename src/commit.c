@@ -131,6 +131,9 @@ prepare_tag(void)
 	TimestampTz now = GetCurrentStatementStartTimestamp();
 	uint32		tag;
 
+	/* on a replica there is nothing to commit */
+	if (ryw_setting_report_token != RYW_REPORT_ALWAYS && RecoveryInProgress())
+		return;
 	if (tag_failed_at != 0 && tli == failed_tli &&
 		!TimestampDifferenceExceeds(tag_failed_at, now, TAG_RETRY_MS))
 		return;
@@ -164,11 +167,15 @@ note_read(void)
 {
 	RywPosition position;
 	RywToken	token;
+	bool		known;
 
+	/* first the tag, for its nonce is logged ahead of the position then */
+	token.tli = current_timeline();
+	known = ryw_timeline_known_tag(token.tli, &token.tag);
+	pg_read_barrier();
 	ryw_replay_visible_bound(&position);
 	token.lsn = position.lsn;
-	token.tli = position.tli;
-	if (!ryw_timeline_known_tag(token.tli, &token.tag))
+	if (!known || position.tli != token.tli)
 	{
 		show_and_report(&no_token);
 		return;

@@ -131,7 +131,7 @@ wait_for_calls(QueryDesc *query, int eflags, List *exprs)
 							&guarded->calls[guarded->ncalls++]);
 
 	if (has_to_sleep(guarded) &&
-		ryw_guard_may_start_early(query->plannedstmt))
+		ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
 		start_query(query, eflags);
 	if (!ryw_snapshot_release_query(query))
 		refuse_fixed_snapshot();

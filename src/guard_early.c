@@ -61,12 +61,14 @@ starts_without_reading(const Plan *plan)
 
 /*
  * May the executor start this statement before its snapshot is exchanged?  Not
- * when it would be refused for want of rights, which may be what is waited for.
+ * when it would be refused for want of rights, which may be what is waited for;
+ * so it must call no function but ours, in ncalls places, and built-in ones.
  */
 bool
-ryw_guard_may_start_early(const PlannedStmt *stmt)
+ryw_guard_may_start_early(const PlannedStmt *stmt, int ncalls)
 {
 	return stmt->commandType == CMD_SELECT &&
+		list_length(stmt->invalItems) <= ncalls &&
 		!stmt->hasModifyingCTE &&
 		stmt->rowMarks == NIL &&
 		stmt->subplans == NIL &&
@@ -79,7 +81,7 @@ ryw_guard_may_start_early(const PlannedStmt *stmt)
 void
 ryw_guard_undo_start(QueryDesc *query)
 {
-	/* not through the hooks: to other libraries it has not run yet */
+	/* not through the hooks: to other libraries it has only been started */
 	standard_ExecutorFinish(query);
 	standard_ExecutorEnd(query);
 }

@@ -4,11 +4,13 @@
  *	  Noticing that a plan has become wrong while its statement waited.
  *
  * The statement holds locks on its relations, so that most changes of the
- * schema conflict with it, and it yields.  Three kinds do not:
+ * schema conflict with it, and it yields.  Four kinds do not:
  *
  * - a partition or a child table can be attached under a weaker lock on the
  *	 parent; the plan would not read it;
  * - a function can be replaced that the planner has put in line;
+ * - a domain can get its first constraint, where the planner has left the check
+ *	 out;
  * - an index can be dropped or replaced concurrently.  The primary lets it die,
  *	 so that new rows are not put into it, when nobody there uses it any more;
  *	 it knows nothing of the plans of a replica.  Such a plan would miss rows,
@@ -60,8 +62,7 @@ note_relation(Datum arg pg_attribute_unused(), Oid relid)
 }
 
 static void
-note_function(Datum arg pg_attribute_unused(),
-			  int cacheid pg_attribute_unused(), uint32 hash)
+note_item(Datum arg pg_attribute_unused(), int cacheid, uint32 hash)
 {
 	if (proc_exit_inprogress)
 		return;
@@ -73,9 +74,9 @@ note_function(Datum arg pg_attribute_unused(),
 		{
 			PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
 
-			if (item->cacheId == PROCOID &&
+			if (item->cacheId == cacheid &&
 				(hash == 0 || item->hashValue == hash))
-				watch->function_changed = true;
+				watch->item_changed = true;
 		}
 	}
 }
@@ -92,14 +93,15 @@ ryw_schemawatch_begin(RywSchemaWatch *watch, const PlannedStmt *stmt)
 	if (!registered)
 	{
 		CacheRegisterRelcacheCallback(note_relation, (Datum) 0);
-		CacheRegisterSyscacheCallback(PROCOID, note_function, (Datum) 0);
+		CacheRegisterSyscacheCallback(PROCOID, note_item, (Datum) 0);
+		CacheRegisterSyscacheCallback(TYPEOID, note_item, (Datum) 0);
 		registered = true;
 	}
 
 	watch->stmt = stmt;
 	watch->nchanged = 0;
 	watch->everything_changed = false;
-	watch->function_changed = false;
+	watch->item_changed = false;
 	watch->indexes = NIL;
 	watch->outer = innermost;
 	innermost = watch;
@@ -171,7 +173,7 @@ ryw_schemawatch_end(RywSchemaWatch *watch)
 
 	ryw_schemawatch_abandon(watch);
 
-	if (watch->function_changed)
+	if (watch->item_changed)
 		return true;
 	for (int i = 0; i < watch->nchanged; i++)
 	{

@@ -21,7 +21,7 @@ typedef struct RywSchemaWatch
 	int			nchanged;
 	Oid			changed[RYW_WATCH_CHANGES];
 	bool		everything_changed;
-	bool		function_changed;
+	bool		item_changed;
 	List	   *indexes;		/* that the plan may rest on */
 } RywSchemaWatch;
 

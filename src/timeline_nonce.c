@@ -15,9 +15,9 @@
  *
  * On a replica the startup process takes the nonces in, and the worker saves
  * them a moment later.  Should the node crash in between, just when replay has
- * a new starting point, then it misses a nonce until the primary logs the
- * lineage again: when a replica connects, and from time to time.  Meanwhile it
- * says that it cannot verify.
+ * a new starting point, or be copied just then, then a nonce is missed until
+ * the primary logs the lineage again: when a replica connects, and from time to
+ * time.  Meanwhile the node says that it cannot verify.
  *
  * The table in shared memory is written by the startup process alone while
  * there is one, and afterwards under the lock.  Each entry is one atomic word,
@@ -74,9 +74,9 @@ write_table(const RywLineage *lineage)
 }
 
 /*
- * What is known of this node's lineage.  Takes no lock.  While an entry moves
- * up to make room it can be seen twice, or not at all for a moment, which
- * takes RYW_MAX_NONCES failovers.
+ * What is known of this node's lineage.  Takes no lock.  While entries move to
+ * make room for an older one, one can be seen twice, or not at all, for a
+ * moment; nonces come in order but where a gap is filled.
  */
 void
 ryw_nonce_read(RywLineage *lineage)

@@ -98,6 +98,13 @@ right_or_refused(
 		'SELECT who_slow() WHERE ryw_require(TOKEN, 60000)'),
 	'new', 's36: a function replaced during the wait');
 
+# The planner leaves out the check of a domain that has no constraint yet.
+$w->run($_) foreach 'CREATE DOMAIN plain AS int', 'VACUUM t';
+is( behind(
+		['ALTER DOMAIN plain ADD CHECK (VALUE < 0)'],
+		'SELECT max(1)::plain WHERE ryw_require(TOKEN, 60000)')->sqlstate,
+	'RY004', 's36: the first constraint of a domain during the wait: RY004');
+
 # So many other changes meanwhile that the server forgets which, and only says
 # that there were some.
 right_or_refused(

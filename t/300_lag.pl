@@ -174,15 +174,14 @@ foreach my $node (@all)
 {
 	# a replica that comes back late must not take old heartbeats for new ones
 	sql($replica1, 'CHECKPOINT');
-	my $stopped_at = now();
 	pause_replay($replica1);
 	pause_for(2.5);
 	observer_gone($replica1);
 	$replica1->stop('immediate');
-	my $lied = 0;
-	my $looked = 0;
+	my $stopped_at = now();
 	$replica1->append_conf('postgresql.conf',
 		"primary_conninfo = ''\n");
+	pause_for(2);				# what it had received is older than that
 	$replica1->start;
 	pause_for(1);
 	my $said = staleness($replica1);

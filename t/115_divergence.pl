@@ -97,7 +97,8 @@ command_checks_all(
 	[qr/^/],
 	[qr/rewinding from last common checkpoint .*Done!/s],
 	's53: pg_rewind');
-is(-s $primary->data_dir . '/ryw.lineage', -s $a->data_dir . '/ryw.lineage',
+is(unpack('H*', slurp_file($primary->data_dir . '/ryw.lineage')),
+	unpack('H*', slurp_file($a->data_dir . '/ryw.lineage')),
 	's53: pg_rewind takes the nonce along');
 $primary->append_conf('postgresql.conf', 'port = ' . $primary->port);
 unlink $primary->data_dir . '/postgresql.auto.conf';

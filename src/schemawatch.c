@@ -40,16 +40,20 @@
 #include "compat.h"
 #include "schemawatch.h"
 
-/* The innermost watch: arguments may run guarded statements of their own. */
-static RywSchemaWatch *innermost;
+/* All that have begun: arguments may run guarded statements of their own. */
+static dlist_head watches = DLIST_STATIC_INIT(watches);
 
 static void
 note_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
+	dlist_iter	iter;
+
 	if (proc_exit_inprogress)
 		return;					/* what is watched may be gone already */
-	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
+	dlist_foreach(iter, &watches)
 	{
+		RywSchemaWatch *watch = dlist_container(RywSchemaWatch, node, iter.cur);
+
 		if (!OidIsValid(relid))
 			watch->everything_changed = true;
 		else if (!list_member_oid(watch->stmt->relationOids, relid))
@@ -64,10 +68,13 @@ note_relation(Datum arg pg_attribute_unused(), Oid relid)
 static void
 note_item(Datum arg pg_attribute_unused(), int cacheid, uint32 hash)
 {
+	dlist_iter	iter;
+
 	if (proc_exit_inprogress)
 		return;
-	for (RywSchemaWatch *watch = innermost; watch; watch = watch->outer)
+	dlist_foreach(iter, &watches)
 	{
+		RywSchemaWatch *watch = dlist_container(RywSchemaWatch, node, iter.cur);
 		ListCell   *lc;
 
 		foreach(lc, watch->stmt->invalItems)
@@ -103,8 +110,7 @@ ryw_schemawatch_begin(RywSchemaWatch *watch, const PlannedStmt *stmt)
 	watch->everything_changed = false;
 	watch->item_changed = false;
 	watch->indexes = NIL;
-	watch->outer = innermost;
-	innermost = watch;
+	dlist_push_head(&watches, &watch->node);
 }
 
 /*
@@ -129,11 +135,11 @@ ryw_schemawatch_note_indexes(RywSchemaWatch *watch)
 	}
 }
 
-/* Stop watching, and those that began later and were left by an error. */
+/* Stop watching, whatever has been seen. */
 void
 ryw_schemawatch_abandon(RywSchemaWatch *watch)
 {
-	innermost = watch->outer;
+	dlist_delete(&watch->node);
 }
 
 /* Does what is read from this relation depend on its children? */

@@ -8,15 +8,16 @@
 #ifndef RYW_SCHEMAWATCH_H
 #define RYW_SCHEMAWATCH_H
 
+#include "lib/ilist.h"
 #include "nodes/plannodes.h"
 
 /* More changed relations than this are taken for all of the plan's. */
 #define RYW_WATCH_CHANGES	16
 
-/* A watch, in the caller's frame; its contents belong to this room. */
+/* A watch, in the caller's memory; its contents belong to this room. */
 typedef struct RywSchemaWatch
 {
-	struct RywSchemaWatch *outer;
+	dlist_node	node;
 	const PlannedStmt *stmt;
 	int			nchanged;
 	Oid			changed[RYW_WATCH_CHANGES];

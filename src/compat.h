@@ -198,6 +198,19 @@ ryw_compat_partition_locks(int partition)
 	parse, query_string, cursor_options, bound_params
 #endif
 
+/* Up to 17 the executor is told whether it will be run only once. */
+#if PG_VERSION_NUM >= 180000
+#define RYW_EXECUTOR_RUN_PARAMS \
+	QueryDesc *query, ScanDirection direction, uint64 count
+#define RYW_EXECUTOR_RUN_ARGS \
+	query, direction, count
+#else
+#define RYW_EXECUTOR_RUN_PARAMS \
+	QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
+#define RYW_EXECUTOR_RUN_ARGS \
+	query, direction, count, execute_once
+#endif
+
 /*
  * Report bad input of a type.  From 16 on the caller of an input function may
  * collect errors: context is fcinfo->context then, and control comes back.

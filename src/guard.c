@@ -9,7 +9,12 @@
  * a fresh snapshot.  When the executor comes to the call itself, it finds the
  * answer already there.  What that costs the execution of other statements is
  * one look at plannedstmt->invalItems, which is NIL unless the plan calls
- * functions or uses domains that are not built in.
+ * functions or uses domains that are not built in, and one at the list below.
+ *
+ * A statement that has to wait is started before, where that may be (see
+ * guard_early.c).  If a portal of the client runs it next, the wait is left to
+ * that: the client's messages in between, Bind and Describe, have then been
+ * dealt with when the position is applied, and only Execute is left.
  *
  * The plan is older than the snapshot then.  Relation locks keep most changes
  * of the schema away from it; of those that they do not, the statement is told
@@ -33,7 +38,10 @@
 #include "lib/ilist.h"
 #include "optimizer/planner.h"
 #include "storage/sinval.h"
+#include "tcop/pquery.h"
 #include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 
 #include "compat.h"
@@ -45,12 +53,16 @@
 #include "snapshot.h"
 #include "wait.h"
 
-/* A running statement that has waited. */
+/* A running statement that has waited, or that waits when it is run. */
 typedef struct GuardedQuery
 {
 	dlist_node	node;
 	MemoryContextCallback forget;
 	Snapshot	snapshot;
+	RywSchemaWatch watch;		/* from its start to the end of its wait */
+	uint64		invalidations;	/* taken in when it was started */
+	QueryDesc  *deferred;		/* has yet to wait; NULL: has waited */
+	int			eflags;			/* that it was started with */
 	int			ncalls;
 	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
 } GuardedQuery;
@@ -64,6 +76,7 @@ static dlist_head guarded_queries = DLIST_STATIC_INIT(guarded_queries);
 static int	planner_depth;
 
 static ExecutorStart_hook_type prev_ExecutorStart;
+static ExecutorRun_hook_type prev_ExecutorRun;
 static planner_hook_type prev_planner;
 
 static bool
@@ -114,25 +127,12 @@ has_to_sleep(const GuardedQuery *guarded)
 	return false;
 }
 
-/*
- * Read every call of a statement, give its snapshot back, wait for each token
- * and take a fresh snapshot.  Starts the statement while there is time, if
- * that may be.  The result lives in the current memory context.
- */
-static GuardedQuery *
-wait_for_calls(QueryDesc *query, int eflags, List *exprs)
+/* Give the statement's snapshot back, wait for every token, take a fresh one. */
+static void
+wait_for_calls(QueryDesc *query, GuardedQuery *guarded)
 {
-	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
 	int64		since_us = 0;
-	ListCell   *lc;
 
-	foreach(lc, exprs)
-		ryw_guard_read_call(lfirst(lc), query->params,
-							&guarded->calls[guarded->ncalls++]);
-
-	if (has_to_sleep(guarded) &&
-		ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
-		start_query(query, eflags);
 	if (!ryw_snapshot_release_query(query))
 		refuse_fixed_snapshot();
 	for (int i = 0; i < guarded->ncalls; i++)
@@ -143,70 +143,133 @@ wait_for_calls(QueryDesc *query, int eflags, List *exprs)
 			answer_call(call->function, &call->token, call->timeout, &since_us);
 	}
 	ryw_snapshot_retake_query(query);
-	return guarded;
+	AcceptInvalidationMessages();
 }
 
 /*
- * Wait for every token that a statement about to start asks for, and leave
- * the statement with a fresh snapshot.  Returns NULL when there is no call,
- * else what is to be kept.
+ * After the wait: see what has changed in the catalogs meanwhile, and undo the
+ * start of a statement that was started before, if anything has.
+ */
+static void
+heed_changes(QueryDesc *query, GuardedQuery *guarded)
+{
+	if (ryw_schemawatch_end(&guarded->watch))
+		ryw_wait_refuse("The schema changed after the statement had been planned.",
+						"Try again.");
+	if (query->estate && SharedInvalidMessageCounter != guarded->invalidations)
+		ryw_guard_undo_start(query);
+}
+
+/*
+ * Read every call of a statement about to start.  Then wait for the tokens, and
+ * leave the statement with a fresh snapshot; or start it, if that may be, and
+ * leave the wait to its run.  The result lives in the current memory context,
+ * which is the portal's when the wait is left to the run.
  */
 static GuardedQuery *
-wait_before_query(QueryDesc *query, int eflags)
+guard_query(QueryDesc *query, int eflags, List *exprs)
 {
-	List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
-	GuardedQuery *guarded = NULL;
-	uint64		invalidations = SharedInvalidMessageCounter;
-	RywSchemaWatch watch;
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
+	ListCell   *lc;
 
-	if (exprs == NIL)
-		return NULL;
-
-	ryw_schemawatch_begin(&watch, query->plannedstmt);
+	guarded->eflags = eflags;
+	guarded->invalidations = SharedInvalidMessageCounter;
+	ryw_schemawatch_begin(&guarded->watch, query->plannedstmt);
 	PG_TRY();
 	{
-		ryw_schemawatch_note_indexes(&watch);
-		guarded = wait_for_calls(query, eflags, exprs);
-		AcceptInvalidationMessages();
+		ryw_schemawatch_note_indexes(&guarded->watch);
+		foreach(lc, exprs)
+			ryw_guard_read_call(lfirst(lc), query->params,
+								&guarded->calls[guarded->ncalls++]);
+
+		if (has_to_sleep(guarded) &&
+			ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
+		{
+			start_query(query, eflags);
+			if (CurrentMemoryContext == PortalContext &&
+				ryw_snapshot_comes_with_run(query))
+				guarded->deferred = query;
+		}
+		if (!guarded->deferred)
+			wait_for_calls(query, guarded);
 	}
 	PG_CATCH();
 	{
-		ryw_schemawatch_abandon(&watch);
+		ryw_schemawatch_abandon(&guarded->watch);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
 
-	if (ryw_schemawatch_end(&watch))
-		ryw_wait_refuse("The schema changed after the statement had been planned.",
-						"Try again.");
-	if (query->estate && SharedInvalidMessageCounter != invalidations)
-		ryw_guard_undo_start(query);
+	if (!guarded->deferred)
+		heed_changes(query, guarded);
 	return guarded;
+}
+
+/* Move what has been palloc'd to another memory context. */
+static GuardedQuery *
+move_to(MemoryContext context, GuardedQuery *guarded)
+{
+	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
+	GuardedQuery *moved = MemoryContextAlloc(context, size);
+
+	memcpy(moved, guarded, size);
+	pfree(guarded);
+	return moved;
 }
 
 static void
 forget_query(void *arg)
 {
-	dlist_delete(&((GuardedQuery *) arg)->node);
+	GuardedQuery *guarded = arg;
+
+	if (guarded->deferred)
+		ryw_schemawatch_abandon(&guarded->watch);
+	dlist_delete(&guarded->node);
 }
 
-/* Keep the answers in the statement's own memory, for as long as it runs. */
+/* Keep what is known of a started statement, for as long as its own memory. */
 static void
-remember_query(const GuardedQuery *guarded, QueryDesc *query)
+remember_query(GuardedQuery *guarded, const QueryDesc *query)
 {
-	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
-	GuardedQuery *kept = MemoryContextAlloc(query->estate->es_query_cxt, size);
-
 	/* find_answer() tells running statements apart by this */
 	Assert(query->snapshot->regd_count >= 1);
 
-	memcpy(kept, guarded, size);
-	kept->snapshot = query->snapshot;
-	kept->forget.func = forget_query;
-	kept->forget.arg = kept;
-	dlist_push_head(&guarded_queries, &kept->node);
-	MemoryContextRegisterResetCallback(query->estate->es_query_cxt,
-									   &kept->forget);
+	guarded->snapshot = query->snapshot;
+	guarded->forget.func = forget_query;
+	guarded->forget.arg = guarded;
+	dlist_push_head(&guarded_queries, &guarded->node);
+	MemoryContextRegisterResetCallback(GetMemoryChunkContext(guarded),
+									   &guarded->forget);
+}
+
+/*
+ * Wait when a statement is run whose wait was left to that.  One that has to be
+ * started again describes its rows in other memory than its portal knows.
+ */
+static void
+wait_before_run(QueryDesc *query, GuardedQuery *guarded)
+{
+	PG_TRY();
+	{
+		wait_for_calls(query, guarded);
+	}
+	PG_CATCH();
+	{
+		guarded->deferred = NULL;
+		ryw_schemawatch_abandon(&guarded->watch);
+		PG_RE_THROW();
+	}
+	PG_END_TRY();
+
+	guarded->deferred = NULL;
+	heed_changes(query, guarded);
+	if (query->estate == NULL)
+	{
+		start_query(query, guarded->eflags);
+		Assert(ActivePortal->queryDesc == query);
+		ActivePortal->tupDesc = query->tupDesc;
+	}
+	guarded->snapshot = query->snapshot;
 }
 
 /*
@@ -245,15 +308,40 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && planner_depth == 0)
-		guarded = wait_before_query(query, eflags);
+	{
+		List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
+
+		if (exprs != NIL)
+			guarded = guard_query(query, eflags, exprs);
+	}
 	if (query->estate == NULL)
 		start_query(query, eflags);
 
+	if (guarded && !guarded->deferred)
+		guarded = move_to(query->estate->es_query_cxt, guarded);
 	if (guarded)
-	{
 		remember_query(guarded, query);
-		pfree(guarded);
+}
+
+static void
+ryw_ExecutorRun(RYW_EXECUTOR_RUN_PARAMS)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &guarded_queries)
+	{
+		GuardedQuery *guarded = dlist_container(GuardedQuery, node, iter.cur);
+
+		if (unlikely(guarded->deferred == query))
+		{
+			wait_before_run(query, guarded);
+			break;
+		}
 	}
+	if (prev_ExecutorRun)
+		prev_ExecutorRun(RYW_EXECUTOR_RUN_ARGS);
+	else
+		standard_ExecutorRun(RYW_EXECUTOR_RUN_ARGS);
 }
 
 /* Keep count of the planner, which may call stable functions to estimate. */
@@ -284,6 +372,8 @@ ryw_guard_install(void)
 {
 	prev_ExecutorStart = ExecutorStart_hook;
 	ExecutorStart_hook = ryw_ExecutorStart;
+	prev_ExecutorRun = ExecutorRun_hook;
+	ExecutorRun_hook = ryw_ExecutorRun;
 	prev_planner = planner_hook;
 	planner_hook = ryw_planner;
 }

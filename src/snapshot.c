@@ -138,6 +138,23 @@ ryw_snapshot_is_fixed(void)
 }
 
 /*
+ * Is this query, which has just been started, one that its portal runs next,
+ * with the snapshot that it was started with?  That of a client's unnamed
+ * portal: any other one may be a cursor, whose rows are those of its start.
+ * ryw_snapshot_release_query() may be left until then.
+ */
+bool
+ryw_snapshot_comes_with_run(const QueryDesc *query)
+{
+	return query->snapshot == active_snapshot() &&
+		query->snapshot->active_count == 1 &&
+		!ryw_snapshot_is_fixed() &&
+		is_own_in_portal(query) &&
+		ActivePortal->strategy == PORTAL_ONE_SELECT &&
+		ActivePortal->name[0] == '\0';
+}
+
+/*
  * Give back the snapshot of a query that is about to start, or that has been
  * started but has not read anything with it.  Returns false,
  * with nothing done, when it is not the query's own.  On true the caller must

@@ -1,0 +1,156 @@
+# 051_wait_at_run.pl
+#	  In the extended protocol a guarded statement that was started early waits
+#	  when it is executed, not when its portal is bound.
+
+use strict;
+use warnings;
+
+use Test::More;
+use RywTest;
+
+my $nodes = start_cluster(replicas => ['replica1']);
+my ($primary, $replica) = @$nodes{qw(primary replica1)};
+my $w = wire($primary);
+my $c = wire($replica);
+my $guarded = 'SELECT v FROM t WHERE id = 7 AND ryw_require($1, 8000)';
+my $version = 0;
+
+$w->run($_)
+  foreach 'CREATE TABLE t (id int PRIMARY KEY, v int)',
+  'INSERT INTO t SELECT g, 0 FROM generate_series(1, 200) g',
+  'CREATE TABLE u (id int)',
+  'VACUUM ANALYZE t';
+
+# A write that the replica has received but not applied; its token.
+sub write_ahead
+{
+	my @ahead = @_;
+
+	catch_up($primary, $replica);
+	pause_replay($replica);
+	$version++;
+	$w->run($_) foreach @ahead, "UPDATE t SET v = $version";
+	return $w->value('SELECT ryw_token()');
+}
+
+# The types of the next messages, for as many as are expected.
+sub comes
+{
+	my ($name, @types) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+
+	is_deeply([ map { $c->next_message->{type} } @types ], \@types, $name);
+	return;
+}
+
+# The rest of the exchange, with replay going on once the statement waits.
+sub finish_behind_replay
+{
+	$c->sync;
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	return $c->collect;
+}
+
+# ---- 36: when the wait is ----
+
+my $token = write_ahead();
+$c->parse('', $guarded)->bind('', '', [$token])->describe_portal('')->flush;
+comes('bound and described before its wait',
+	qw(ParseComplete BindComplete RowDescription));
+is(waiters($replica), 0, 'it does not wait yet');
+is($c->execute('') && finish_behind_replay()->value, $version, 'executed: fresh');
+
+# A portal with a name is a cursor: its rows are those of when it was bound.
+$token = write_ahead();
+$c->parse('', $guarded)->bind('cursor', '', [$token])->flush;
+wait_for_waiters($replica, 1);
+resume_replay($replica);
+comes('a named portal waits when it is bound', qw(ParseComplete BindComplete));
+$w->run('UPDATE t SET v = -1');
+catch_up($primary, $replica);
+$c->execute('cursor')->sync;
+is($c->collect->value, $version, 'and reads with the snapshot of then');
+$w->run("UPDATE t SET v = $version");
+
+# Reached between Bind and Execute.
+$token = write_ahead();
+$c->parse('', $guarded)->bind('', '', [$token])->flush;
+comes('bound', qw(ParseComplete BindComplete));
+resume_replay($replica);
+catch_up($primary, $replica);
+$c->execute('')->sync;
+is($c->collect->value, $version, 'reached before it was executed: fresh');
+
+# ---- what may happen between the two ----
+
+$token = write_ahead();
+$c->parse('s', $guarded)->bind('', 's', [$token])->bind('', 's', [$token])
+  ->bind('', 's', [$token])->execute('');
+is(finish_behind_replay()->value, $version, 'bound three times, executed once');
+
+$token = write_ahead();
+$c->bind('', 's', [$token])->sync;
+is($c->collect->error, undef, 'never executed');
+$c->bind('', 's', [$token])->execute('');
+is(finish_behind_replay()->value, $version, 'the next one is served');
+
+# Another portal that is still open when the wait begins keeps a snapshot.
+$token = write_ahead();
+$c->parse('all', 'SELECT id FROM t')->bind('', 's', [$token])->bind('open', 'all')
+  ->execute('open', 1)->execute('');
+is(finish_behind_replay()->last_value, $version, 'beside an open portal');
+
+$token = write_ahead();
+$c->run('BEGIN');
+$c->parse('sp', 'SAVEPOINT sp')->bind('', 's', [$token])->bind('save', 'sp')
+  ->execute('save')->execute('');
+is(finish_behind_replay()->value, $version, 'across the beginning of a subtransaction');
+$c->run('ROLLBACK TO sp');
+$c->run('COMMIT');
+
+$token = write_ahead();
+$c->parse('cut', 'SELECT 1 / 0')->bind('', 's', [$token])->bind('e', 'cut')->execute('e')
+  ->execute('')->sync;
+is($c->collect->sqlstate, '22012', 'an error before it is executed');
+$c->bind('', 's', [$token])->execute('');
+is(finish_behind_replay()->value, $version, 'the next one is served');
+
+# ---- what has changed meanwhile is heeded ----
+
+# Started again: the portal goes on with the rows of the second start.
+$token = write_ahead('ANALYZE t', 'CREATE INDEX ON u (id)');
+$c->parse('two', 'SELECT v, id FROM t WHERE ryw_require($1, 8000) ORDER BY id LIMIT 3');
+$c->bind('', 'two', [$token])->describe_portal('')->execute('', 2)->execute('');
+my $result = finish_behind_replay();
+is_deeply([ $result->rows ], [ map { [ $version, $_ ] } 1 .. 3 ],
+	'started again, and fetched in two steps');
+
+$c->run('SET enable_seqscan = off');
+$c->run('SET enable_bitmapscan = off');
+$w->run('CREATE INDEX t_v ON t (v)');
+$token = write_ahead('DROP INDEX CONCURRENTLY t_v');
+$c->parse('', 'SELECT id FROM t WHERE v = $2::int AND ryw_require($1, 8000)')
+  ->bind('', '', [ $token, $version ])->execute('');
+is(finish_behind_replay()->sqlstate, 'RY004', 'the index that its plan rests on is gone');
+$c->run('RESET ALL');
+
+# ---- ends ----
+
+is($c->query_params('SELECT v FROM t WHERE ryw_require($1, 50)', ['FFFF/0'])->sqlstate,
+	'RY001', 'not reached');
+$token = write_ahead();
+my $gone = wire($replica);
+$gone->parse('', $guarded)->bind('', '', [$token])->flush;
+is($gone->next_message->{type}, 'ParseComplete', 'a session that has one pending');
+ok(sql($replica, 'SELECT pg_terminate_backend(' . $gone->pid . ')') eq 't'
+	  && poll_until(
+		sub {
+			sql($replica, 'SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $gone->pid)
+			  == 0;
+		}),
+	'is terminated');
+resume_replay($replica);
+
+queue_is_empty($replica, 5);
+finish_tests($nodes);

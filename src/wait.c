@@ -302,11 +302,6 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 	int64		now_us = monotonic_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 
-	if (verdict == RYW_NOT_YET && hold != RYW_HOLD_ANYTHING)
-	{
-		ryw_wait_stay_awake(token->lsn, deadline_us - now_us);
-		verdict = look(token, position);
-	}
 	while (is_pending(verdict) && now_us < deadline_us)
 	{
 		int64		left_ms = (deadline_us - now_us + 999) / 1000;
@@ -316,6 +311,12 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (is_in_the_way(hold))
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
 							"Wait outside of a transaction, or read from the primary.");
+		if (verdict == RYW_NOT_YET && hold != RYW_HOLD_ANYTHING &&
+			ryw_wait_awake_until(token->lsn, position->lsn))
+		{
+			verdict = look(token, position);
+			continue;
+		}
 
 		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;
@@ -363,12 +364,14 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 				 errhint("Read from the primary, or raise ryw.max_waiters.")));
 	}
 
+	ryw_wait_awake_begin();
 	PG_TRY();
 	{
 		answer = wait_in_queue(token, position, deadline_us, hold);
 	}
 	PG_FINALLY();
 	{
+		ryw_wait_awake_end();
 		ryw_waitqueue_leave();
 	}
 	PG_END_TRY();
@@ -454,11 +457,8 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 	else
 	{
-		uint64		took_us = (uint64) Max(monotonic_us() - began_us, 0);
-
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
-		ryw_stats_add_wait(took_us);
-		ryw_wait_learn(took_us);
+		ryw_stats_add_wait((uint64) Max(monotonic_us() - began_us, 0));
 	}
 	return verdict;
 }

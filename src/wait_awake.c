@@ -1,55 +1,64 @@
 /*-------------------------------------------------------------------------
  *
  * wait_awake.c
- *	  Staying awake for the end of a wait that is foreseen.
+ *	  Getting up in time: awake when replay arrives.
  *
- * A read that follows its write waits for the replica to flush and to apply
- * it, which takes the same few hundred microseconds again and again.  Being
- * woken then costs a signal, two switches of context and a cold cache: a
- * good part of the whole.  So a session that has learned how long its waits
- * take naps until shortly before, and is awake when the position arrives.
+ * A read that follows its write mostly comes to the replica before that has
+ * flushed the write's WAL.  When it has, replay takes some tens of microseconds
+ * to apply it.  A session that is woken only then still has a switch of context
+ * and a cold cache before it.  So a session that waits alone is woken by the
+ * flush as well, as the walsender of a cascaded replica is, gets up while replay
+ * does its work, and looks for the position itself.
  *
  * What that may cost is bounded.  A session does so only while it is the only
- * one that waits on this node, only if there is more than one processor, only
- * while its waits are short and alike, and for 150 microseconds at most; then
- * it goes to sleep as ever.  It has its place in the queue all the time:
- * nothing depends on a forecast that comes true.
+ * one that waits on this node, only if there is more than one processor, and
+ * only when what is to be applied is little; it is woken by a few flushes at
+ * most, and looks for 150 microseconds at most, giving its processor away
+ * between two looks if anybody wants it, replay above all.  It has its place in
+ * the queue all the time: nothing depends on what happens here.
+ *
+ * Before PostgreSQL 16 a flush wakes nobody but walsenders.  There it is only a
+ * session that comes after the flush which stays awake.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <sched.h>
 #include <unistd.h>
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "storage/s_lock.h"
+#include "replication/walreceiver.h"
+#include "replication/walsender_private.h"
+#include "storage/condition_variable.h"
 
 #include "compat.h"
-#include "forecast.h"
 #include "replay.h"
 #include "wait_awake.h"
 #include "waitqueue.h"
 
-/* A nap takes longer than asked for by about this, and no shorter one is taken. */
-#define NAP_LATENESS_US		60
-#define NAP_MIN_US			20
+/* How much WAL may be left to apply. */
+#define NEAR_BYTES			(8 * XLOG_BLCKSZ)
 
-/* Rounds of doing nothing between two looks. */
-#define SPINS				20
+/* Flushes that one wait may be woken by: there is other traffic than its own. */
+#define FLUSHES_MAX			8
 
-/* Of this backend. */
-static RywForecast forecast;
-static bool overslept;			/* the position came during the last nap */
+/* Longest time to look for a position, in microseconds. */
+#define LOOK_MAX_US			150
 
-static double
-us_since(instr_time start)
+/* Of the wait that is under way. */
+static int	flushes_left;
+static bool may_look;			/* has not looked for the position so far */
+
+static bool
+has_passed(instr_time start, double us)
 {
 	instr_time	now;
 
 	INSTR_TIME_SET_CURRENT(now);
 	INSTR_TIME_SUBTRACT(now, start);
-	return INSTR_TIME_GET_DOUBLE(now) * 1000000.0;
+	return INSTR_TIME_GET_DOUBLE(now) * 1000000.0 >= us;
 }
 
 static bool
@@ -71,41 +80,79 @@ has_processors(void)
 	return n > 1;
 }
 
-/*
- * Stay awake for the end of a wait that begins now, if it is foreseen, or
- * return when it is not, or did not come.  The caller looks where matters
- * stand, and sleeps if it has to.  left_us: how long the wait may take.
- */
-void
-ryw_wait_stay_awake(XLogRecPtr due, int64 left_us)
+/* Has the replica flushed WAL up to there?  Takes a spinlock of the server. */
+static bool
+is_flushed(XLogRecPtr due)
 {
-	instr_time	start;
-	double		from;
-	double		to;
+	return GetWalRcvFlushRecPtr(NULL, NULL) >= due;
+}
 
-	overslept = false;
-	if (!ryw_forecast_window(&forecast, &from, &to) || to > (double) left_us ||
-		ryw_waitqueue_length() != 1 || !has_processors())
-		return;
+/*
+ * Have the next flush set this session's latch.  The caller must see once more
+ * whether it has happened already.
+ */
+static void
+listen_for_flush(void)
+{
+	ConditionVariable *flushed = RYW_FLUSH_CONDITION;
 
-	INSTR_TIME_SET_CURRENT(start);
-	if (from - NAP_LATENESS_US >= NAP_MIN_US)
+	if (flushed != NULL && flushes_left > 0)
 	{
-		pg_usleep((long) (from - NAP_LATENESS_US));
-		overslept = has_arrived(due);
-	}
-	while (us_since(start) < to && !InterruptPending &&
-		   ryw_waitqueue_length() == 1 && !has_arrived(due))
-	{
-		for (int i = 0; i < SPINS; i++)
-			SPIN_DELAY();
+		flushes_left--;
+		ConditionVariablePrepareToSleep(flushed);
 	}
 }
 
-/* Take in how long a wait has taken that ended well. */
-void
-ryw_wait_learn(uint64 took_us)
+/* Look until the position has arrived, or something else is to be done. */
+static bool
+look_for(XLogRecPtr due)
 {
-	ryw_forecast_learn(&forecast, (double) took_us, overslept);
-	overslept = false;
+	instr_time	start;
+
+	INSTR_TIME_SET_CURRENT(start);
+	while (!has_arrived(due))
+	{
+		if (InterruptPending || ryw_waitqueue_length() != 1 ||
+			has_passed(start, LOOK_MAX_US))
+			return false;
+		sched_yield();
+	}
+	return true;
+}
+
+/* A wait begins. */
+void
+ryw_wait_awake_begin(void)
+{
+	flushes_left = FLUSHES_MAX;
+	may_look = true;
+}
+
+/*
+ * Stay awake if the position will arrive soon, and say whether it has.  Where
+ * it has not, the caller sleeps; the flush may wake it.  Asked before each
+ * sleep, after ryw_wait_awake_begin().
+ */
+bool
+ryw_wait_awake_until(XLogRecPtr due, XLogRecPtr applied)
+{
+	if (!may_look || applied >= due || due - applied > NEAR_BYTES ||
+		ryw_waitqueue_length() != 1 || !has_processors())
+		return false;
+
+	if (!is_flushed(due))
+	{
+		listen_for_flush();
+		if (!is_flushed(due))
+			return false;
+	}
+	may_look = false;
+	return look_for(due);
+}
+
+/* A wait ends, however it does. */
+void
+ryw_wait_awake_end(void)
+{
+	ConditionVariableCancelSleep();
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * wait_awake.h
- *	  Staying awake for the end of a wait that is foreseen.
+ *	  Getting up in time: awake when replay arrives.
  *
  *-------------------------------------------------------------------------
  */
@@ -10,7 +10,8 @@
 
 #include "access/xlogdefs.h"
 
-extern void ryw_wait_stay_awake(XLogRecPtr due, int64 left_us);
-extern void ryw_wait_learn(uint64 took_us);
+extern void ryw_wait_awake_begin(void);
+extern bool ryw_wait_awake_until(XLogRecPtr due, XLogRecPtr applied);
+extern void ryw_wait_awake_end(void);
 
 #endif							/* RYW_WAIT_AWAKE_H */

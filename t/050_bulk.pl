@@ -104,6 +104,12 @@ sub describe
 
 # ---- s08: write, wait, read on an idle primary ----
 
+# Beside another waiter: one that is alone looks more often than it must.
+my $sleeper = wire($replica);
+$sleeper->run("SET ryw.max_wait = '1h'");
+$sleeper->send_query("SELECT ryw_wait('FFFF/0', 3600000)");
+wait_for_waiters($replica, 1);
+
 {
 	my ($stale, $refused) = (0, 0);
 	my @times;
@@ -127,6 +133,9 @@ sub describe
 		's08: control: segments were crossed');
 	describe('wait', @times);
 }
+
+$sleeper->cancel;
+is($sleeper->collect->sqlstate, '57014', 'the other waiter has waited all the time');
 
 # The same with the primary's position in place of the commit's: right behind
 # a page header no record ends, and a replica of an idle primary does not come

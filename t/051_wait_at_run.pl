@@ -21,16 +21,24 @@ $w->run($_)
   'CREATE TABLE u (id int)',
   'VACUUM ANALYZE t';
 
-# A write that the replica has received but not applied; its token.
-sub write_ahead
+# Writes that the replica has received but not applied; the token of the last.
+sub ahead
 {
-	my @ahead = @_;
+	my @writes = @_;
 
 	catch_up($primary, $replica);
 	pause_replay($replica);
-	$version++;
-	$w->run($_) foreach @ahead, "UPDATE t SET v = $version";
+	$w->run($_) foreach @writes;
 	return $w->value('SELECT ryw_token()');
+}
+
+# The same; the last one is a new version of every row.
+sub write_ahead
+{
+	my @before = @_;
+
+	$version++;
+	return ahead(@before, "UPDATE t SET v = $version");
 }
 
 # The types of the next messages, for as many as are expected.
@@ -95,11 +103,13 @@ is($c->collect->error, undef, 'never executed');
 $c->bind('', 's', [$token])->execute('');
 is(finish_behind_replay()->value, $version, 'the next one is served');
 
-# Another portal that is still open when the wait begins keeps a snapshot.
-$token = write_ahead();
-$c->parse('all', 'SELECT id FROM t')->bind('', 's', [$token])->bind('open', 'all')
+# Another portal that is still open when the wait begins keeps a snapshot; an
+# insert does not conflict with that.
+$token = ahead('INSERT INTO u VALUES (7777)');
+$c->parse('new', 'SELECT id FROM u WHERE id = 7777 AND ryw_require($1, 8000)')
+  ->parse('all', 'SELECT id FROM t')->bind('', 'new', [$token])->bind('open', 'all')
   ->execute('open', 1)->execute('');
-is(finish_behind_replay()->last_value, $version, 'beside an open portal');
+is(finish_behind_replay()->last_value, 7777, 'beside an open portal');
 
 $token = write_ahead();
 $c->run('BEGIN');

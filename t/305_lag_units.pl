@@ -1,7 +1,7 @@
 # 305_lag_units.pl
-#	  The heartbeat's format, the arithmetic of lag and the forecast of waits
-#	  without any server: t/unit/heartbeat.c, lagtrack.c and forecast.c, compiled
-#	  here with the library's own sources.
+#	  The heartbeat's format and the arithmetic of lag without any server:
+#	  t/unit/heartbeat.c and lagtrack.c, compiled here with the library's own
+#	  sources.
 
 use strict;
 use warnings;
@@ -21,7 +21,6 @@ my @cc = ('gcc', '-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O1',
 my @checks = ('-fsanitize=undefined,address', '-fno-sanitize-recover=all');
 
 my %sources = (
-	forecast => ['forecast'],
 	heartbeat => ['heartbeat'],
 	lagtrack => [qw(lagtrack histogram)]);
 

@@ -199,7 +199,7 @@ print_candidates(const Candidate *all, int n, int nclients)
 {
 	const Candidate *guard = &all[n - 1];
 	const Candidate *wait = &all[n - 2];
-
+	const Candidate *no_wait = &all[0];
 	char		variant[32];
 
 	if (round_trip_ms > 0)
@@ -216,14 +216,16 @@ print_candidates(const Candidate *all, int n, int nclients)
 					 WRITE_PERCENT, nclients, nclients == 1 ? "" : "s");
 		snprintf(variant, sizeof(variant), "%d", nclients);
 	}
-	printf("%-40s %10s %10s %12s %8s %8s %8s   %-21s   %s\n", "",
+	printf("%-40s %10s %10s %12s %8s %8s %8s   %-21s   %-21s   %s\n", "",
 		   "operations", "reads on", "primary's", "stale", "time-", "refused",
 		   "ryw_guard's rate,",
-		   "ryw_wait's rate,");
-	printf("%-40s %10s %10s %12s %8s %8s %8s   %-21s   %s\n", "",
+		   "ryw_wait's rate,",
+		   "the plain read's rate,");
+	printf("%-40s %10s %10s %12s %8s %8s %8s   %-21s   %-21s   %s\n", "",
 		   "a second", "replicas", "CPU us/op", "reads", "outs", "(RY004)",
 		   "divided by this one's",
-		   "divided by this one's");
+		   "divided by this one's",
+		   "the same: no way to wait can do better");
 	for (int i = 0; i < n; i++)
 	{
 		const Candidate *c = &all[i];
@@ -235,6 +237,7 @@ print_candidates(const Candidate *all, int n, int nclients)
 			   c->timeouts, c->refused);
 		print_ratio(guard, c);
 		print_ratio(wait, c);
+		print_ratio(no_wait, c);
 		printf("\n");
 		report_data("mixed", "%s\t%s\t%.0f\t%.4f\t%.2f\n", variant,
 					c->way->name, series_median(&c->rate),
@@ -249,7 +252,8 @@ print_candidates(const Candidate *all, int n, int nclients)
 
 /*
  * What takes part: all but the ways that differ from another one only in what
- * they put into a message.  ryw_wait and ryw_guard come last.
+ * they put into a message.  The plain read comes first, ryw_wait and ryw_guard
+ * come last.
  */
 static int
 choose(PGconn *conn, Candidate *all)

@@ -31,6 +31,8 @@ is($status, 0, 'the benchmark succeeds')
 unlike($output, qr/FAILED/, 'and finds nothing wrong');
 unlike($output, qr/\bnan\b/i, 'no figure is missing');
 like($output, qr/^Server: +PostgreSQL \d+/m, 'it says what was measured');
+like($output, qr/^Files: +on \S+; to write and flush 8 kB takes \d+ us$/m,
+	'and on what');
 my ($major) = $output =~ /^Server: +PostgreSQL (\d+)/m;
 
 sub slurp

@@ -16,6 +16,9 @@
 #endif
 
 #include "catalog/pg_proc.h"
+#include "executor/execdesc.h"
+#include "executor/instrument.h"
+#include "nodes/execnodes.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
 #include "varatt.h"
@@ -220,6 +223,41 @@ ryw_compat_partition_locks(int partition)
 #define RYW_EXECUTOR_RUN_ARGS \
 	query, direction, count, execute_once
 #endif
+
+/*
+ * Until 18, what other libraries measure a whole statement with hangs in its
+ * QueryDesc, where they put it after the start; ExecutorEnd() frees it.  From 19
+ * on the executor makes it.
+ */
+static inline bool
+ryw_compat_save_totals(const QueryDesc *query, Instrumentation *totals)
+{
+#if PG_VERSION_NUM < 190000
+	if (query->totaltime != NULL)
+	{
+		*totals = *query->totaltime;
+		return true;
+	}
+#else
+	(void) query;
+	(void) totals;
+#endif
+	return false;
+}
+
+static inline void
+ryw_compat_restore_totals(QueryDesc *query, const Instrumentation *totals)
+{
+#if PG_VERSION_NUM < 190000
+	if (query->totaltime == NULL)
+		query->totaltime = MemoryContextAlloc(query->estate->es_query_cxt,
+											  sizeof(Instrumentation));
+	*query->totaltime = *totals;
+#else
+	(void) query;
+	(void) totals;
+#endif
+}
 
 /*
  * Report bad input of a type.  From 16 on the caller of an input function may

@@ -36,6 +36,7 @@
 #include "executor/executor.h"
 #include "fmgr.h"
 #include "lib/ilist.h"
+#include "miscadmin.h"
 #include "optimizer/planner.h"
 #include "storage/sinval.h"
 #include "tcop/pquery.h"
@@ -62,7 +63,9 @@ typedef struct GuardedQuery
 	RywSchemaWatch watch;		/* from its start to the end of its wait */
 	uint64		invalidations;	/* taken in when it was started */
 	QueryDesc  *deferred;		/* has yet to wait; NULL: has waited */
-	int			eflags;			/* that it was started with */
+	int			eflags;			/* that it was started with, and by whom */
+	Oid			user;
+	int			user_context;
 	int			ncalls;
 	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
 } GuardedQuery;
@@ -147,24 +150,23 @@ wait_for_calls(QueryDesc *query, GuardedQuery *guarded)
 }
 
 /*
- * After the wait: see what has changed in the catalogs meanwhile, and undo the
- * start of a statement that was started before, if anything has.
+ * After the wait: raise RY004 if the plan has become wrong meanwhile, and say
+ * whether the statement was started before and anything has changed since.
  */
-static void
-heed_changes(QueryDesc *query, GuardedQuery *guarded)
+static bool
+must_start_again(const QueryDesc *query, GuardedQuery *guarded)
 {
 	if (ryw_schemawatch_end(&guarded->watch))
 		ryw_wait_refuse("The schema changed after the statement had been planned.",
 						"Try again.");
-	if (query->estate && SharedInvalidMessageCounter != guarded->invalidations)
-		ryw_guard_undo_start(query);
+	return query->estate != NULL &&
+		SharedInvalidMessageCounter != guarded->invalidations;
 }
 
 /*
  * Read every call of a statement about to start.  Then wait for the tokens, and
  * leave the statement with a fresh snapshot; or start it, if that may be, and
- * leave the wait to its run.  The result lives in the current memory context,
- * which is the portal's when the wait is left to the run.
+ * leave the wait to its run.  The result lives in the current memory context.
  */
 static GuardedQuery *
 guard_query(QueryDesc *query, int eflags, List *exprs)
@@ -173,6 +175,7 @@ guard_query(QueryDesc *query, int eflags, List *exprs)
 	ListCell   *lc;
 
 	guarded->eflags = eflags;
+	GetUserIdAndSecContext(&guarded->user, &guarded->user_context);
 	guarded->invalidations = SharedInvalidMessageCounter;
 	ryw_schemawatch_begin(&guarded->watch, query->plannedstmt);
 	PG_TRY();
@@ -186,8 +189,7 @@ guard_query(QueryDesc *query, int eflags, List *exprs)
 			ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
 		{
 			start_query(query, eflags);
-			if (CurrentMemoryContext == PortalContext &&
-				ryw_snapshot_comes_with_run(query))
+			if (ryw_snapshot_comes_with_run(query))
 				guarded->deferred = query;
 		}
 		if (!guarded->deferred)
@@ -200,21 +202,9 @@ guard_query(QueryDesc *query, int eflags, List *exprs)
 	}
 	PG_END_TRY();
 
-	if (!guarded->deferred)
-		heed_changes(query, guarded);
+	if (!guarded->deferred && must_start_again(query, guarded))
+		ryw_guard_undo_start(query);
 	return guarded;
-}
-
-/* Move what has been palloc'd to another memory context. */
-static GuardedQuery *
-move_to(MemoryContext context, GuardedQuery *guarded)
-{
-	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
-	GuardedQuery *moved = MemoryContextAlloc(context, size);
-
-	memcpy(moved, guarded, size);
-	pfree(guarded);
-	return moved;
 }
 
 static void
@@ -227,25 +217,71 @@ forget_query(void *arg)
 	dlist_delete(&guarded->node);
 }
 
-/* Keep what is known of a started statement, for as long as its own memory. */
+/*
+ * Keep what is known of a started statement for as long as its own memory.  One
+ * that has yet to wait may be started again, so it is kept beside that, in a
+ * child of its portal's memory: upon an abort the portal itself may stay, but
+ * its plan, which is watched, does not.
+ */
 static void
 remember_query(GuardedQuery *guarded, const QueryDesc *query)
 {
+	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
+	MemoryContext context = query->estate->es_query_cxt;
+	GuardedQuery *kept;
+
 	/* find_answer() tells running statements apart by this */
 	Assert(query->snapshot->regd_count >= 1);
 
-	guarded->snapshot = query->snapshot;
-	guarded->forget.func = forget_query;
-	guarded->forget.arg = guarded;
-	dlist_push_head(&guarded_queries, &guarded->node);
-	MemoryContextRegisterResetCallback(GetMemoryChunkContext(guarded),
-									   &guarded->forget);
+	if (guarded->deferred)
+		context = AllocSetContextCreate(ActivePortal->portalContext,
+										"ryw deferred wait",
+										ALLOCSET_SMALL_SIZES);
+	kept = MemoryContextAlloc(context, size);
+	memcpy(kept, guarded, size);
+	if (guarded->deferred)
+		ryw_schemawatch_move(&kept->watch, &guarded->watch);
+	pfree(guarded);
+
+	kept->snapshot = query->snapshot;
+	kept->forget.func = forget_query;
+	kept->forget.arg = kept;
+	dlist_push_head(&guarded_queries, &kept->node);
+	MemoryContextRegisterResetCallback(context, &kept->forget);
 }
 
 /*
- * Wait when a statement is run whose wait was left to that.  One that has to be
- * started again describes its rows in other memory than its portal knows.
+ * Start a statement again that is about to be run, as the user who started it.
+ * Its portal must not keep the description of its rows: that goes away, and the
+ * start may fail.
  */
+static void
+start_again(QueryDesc *query, const GuardedQuery *guarded)
+{
+	Portal		portal = ActivePortal;
+	Instrumentation totals;
+	bool		has_totals = ryw_compat_save_totals(query, &totals);
+	Oid			user;
+	int			user_context;
+
+	if (portal != NULL && portal->queryDesc != query)
+		portal = NULL;
+	if (portal != NULL)
+		portal->tupDesc = NULL;
+	ryw_guard_undo_start(query);
+
+	GetUserIdAndSecContext(&user, &user_context);
+	SetUserIdAndSecContext(guarded->user, guarded->user_context);
+	start_query(query, guarded->eflags);
+	SetUserIdAndSecContext(user, user_context);
+
+	if (portal != NULL)
+		portal->tupDesc = query->tupDesc;
+	if (has_totals)
+		ryw_compat_restore_totals(query, &totals);
+}
+
+/* Wait when a statement is run whose wait was left to that. */
 static void
 wait_before_run(QueryDesc *query, GuardedQuery *guarded)
 {
@@ -262,20 +298,15 @@ wait_before_run(QueryDesc *query, GuardedQuery *guarded)
 	PG_END_TRY();
 
 	guarded->deferred = NULL;
-	heed_changes(query, guarded);
-	if (query->estate == NULL)
-	{
-		start_query(query, guarded->eflags);
-		Assert(ActivePortal->queryDesc == query);
-		ActivePortal->tupDesc = query->tupDesc;
-	}
 	guarded->snapshot = query->snapshot;
+	if (must_start_again(query, guarded))
+		start_again(query, guarded);
 }
 
 /*
  * The answer that this call got before its statement's snapshot was taken, or
  * NULL.  The same plan may run in several statements at once; the snapshot
- * tells them apart.
+ * tells them apart.  A statement that is run past our hook has no answer.
  */
 static const RywGuardCall *
 find_answer(const Node *expr)
@@ -292,6 +323,8 @@ find_answer(const Node *expr)
 
 		if (query->snapshot != snapshot)
 			continue;
+		if (query->deferred)
+			elog(ERROR, "statement is run without its wait");
 		for (int i = 0; i < query->ncalls; i++)
 		{
 			if (query->calls[i].expr == expr)
@@ -317,8 +350,6 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	if (query->estate == NULL)
 		start_query(query, eflags);
 
-	if (guarded && !guarded->deferred)
-		guarded = move_to(query->estate->es_query_cxt, guarded);
 	if (guarded)
 		remember_query(guarded, query);
 }

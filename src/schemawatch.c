@@ -135,6 +135,14 @@ ryw_schemawatch_note_indexes(RywSchemaWatch *watch)
 	}
 }
 
+/* Go on in other memory, to which the watch has been copied. */
+void
+ryw_schemawatch_move(RywSchemaWatch *watch, RywSchemaWatch *from)
+{
+	dlist_insert_after(&from->node, &watch->node);
+	dlist_delete(&from->node);
+}
+
 /* Stop watching, whatever has been seen. */
 void
 ryw_schemawatch_abandon(RywSchemaWatch *watch)

@@ -118,6 +118,18 @@ is_own_in_portal(const QueryDesc *query)
 }
 
 /*
+ * Is this query, which has been started, being run by its portal?  The snapshot
+ * that it was started with has been pushed for that, and for nothing else.
+ */
+static bool
+is_run_by_portal(const QueryDesc *query)
+{
+	return ActivePortal != NULL && ActivePortal->queryDesc == query &&
+		query->snapshot->active_count == 1 &&
+		query->snapshot->regd_count == 2;
+}
+
+/*
  * Note the snapshot that a utility statement lends to the query it starts.
  * Returns the one noted before, to be put back afterwards.
  */
@@ -169,7 +181,8 @@ ryw_snapshot_release_query(QueryDesc *query)
 	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
 		ryw_snapshot_is_fixed())
 		return false;
-	if (!is_own_in_portal(query) && !is_own(snapshot, query->estate ? 2 : 1))
+	if (!is_own_in_portal(query) && !is_run_by_portal(query) &&
+		!is_own(snapshot, query->estate ? 2 : 1))
 		return false;
 
 	if (query->estate)

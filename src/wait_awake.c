@@ -13,8 +13,8 @@
  * What that may cost is bounded.  A session does so only while it is the only
  * one that waits on this node, only if there is more than one processor, and
  * only when what is to be applied is little; it is woken by a few flushes at
- * most, and looks for 150 microseconds at most, giving its processor away
- * between two looks if anybody wants it, replay above all.  It has its place in
+ * most, and looks for 150 microseconds, giving its processor away between two
+ * looks if anybody wants it, replay above all.  It has its place in
  * the queue all the time: nothing depends on what happens here.
  *
  * Before PostgreSQL 16 a flush wakes nobody but walsenders.  There it is only a
@@ -49,6 +49,7 @@
 
 /* Of the wait that is under way. */
 static int	flushes_left;
+static XLogRecPtr listening_since;	/* what had been flushed then */
 static bool may_look;			/* has not looked for the position so far */
 
 static bool
@@ -80,27 +81,32 @@ has_processors(void)
 	return n > 1;
 }
 
-/* Has the replica flushed WAL up to there?  Takes a spinlock of the server. */
-static bool
-is_flushed(XLogRecPtr due)
+/* How far the replica has flushed WAL.  Takes a spinlock of the server. */
+static XLogRecPtr
+flushed_upto(void)
 {
-	return GetWalRcvFlushRecPtr(NULL, NULL) >= due;
+	return GetWalRcvFlushRecPtr(NULL, NULL);
 }
 
 /*
- * Have the next flush set this session's latch.  The caller must see once more
- * whether it has happened already.
+ * Has the replica flushed WAL up to there?  If not, have the next flush set this
+ * session's latch.
  */
-static void
-listen_for_flush(void)
+static bool
+is_flushed(XLogRecPtr due)
 {
-	ConditionVariable *flushed = RYW_FLUSH_CONDITION;
+	ConditionVariable *condition = RYW_FLUSH_CONDITION;
+	XLogRecPtr	flushed = flushed_upto();
 
-	if (flushed != NULL && flushes_left > 0)
-	{
-		flushes_left--;
-		ConditionVariablePrepareToSleep(flushed);
-	}
+	if (flushed >= due)
+		return true;
+	if (condition == NULL || flushes_left == 0 || flushed == listening_since)
+		return false;
+
+	flushes_left--;
+	listening_since = flushed;
+	ConditionVariablePrepareToSleep(condition);
+	return flushed_upto() >= due;	/* it may just have happened */
 }
 
 /* Look until the position has arrived, or something else is to be done. */
@@ -125,6 +131,7 @@ void
 ryw_wait_awake_begin(void)
 {
 	flushes_left = FLUSHES_MAX;
+	listening_since = RYW_DUE_NEVER;
 	may_look = true;
 }
 
@@ -137,15 +144,9 @@ bool
 ryw_wait_awake_until(XLogRecPtr due, XLogRecPtr applied)
 {
 	if (!may_look || applied >= due || due - applied > NEAR_BYTES ||
-		ryw_waitqueue_length() != 1 || !has_processors())
+		ryw_waitqueue_length() != 1 || !has_processors() || !is_flushed(due))
 		return false;
 
-	if (!is_flushed(due))
-	{
-		listen_for_flush();
-		if (!is_flushed(due))
-			return false;
-	}
 	may_look = false;
 	return look_for(due);
 }

@@ -1,6 +1,6 @@
 # 051_wait_at_run.pl
 #	  In the extended protocol a guarded statement that was started early waits
-#	  when it is executed, not when its portal is bound.
+#	  when it is executed, not when its portal is bound.  Scenarios 3 and 36.
 
 use strict;
 use warnings;
@@ -144,6 +144,60 @@ $c->parse('', 'SELECT id FROM t WHERE v = $2::int AND ryw_require($1, 8000)')
   ->bind('', '', [ $token, $version ])->execute('');
 is(finish_behind_replay()->sqlstate, 'RY004', 'the index that its plan rests on is gone');
 $c->run('RESET ALL');
+
+# The second start may fail; the portal of before the savepoint outlives it.
+$w->run($_) foreach 'CREATE ROLE reader', 'CREATE ROLE other', 'GRANT SELECT ON t TO reader';
+$token = write_ahead('REVOKE SELECT ON t FROM reader');
+$c->run('SET ROLE reader');
+$c->run('BEGIN');
+$c->parse('sp2', 'SAVEPOINT a')->bind('', 's', [$token])->bind('save', 'sp2')->execute('save')
+  ->execute('');
+is(finish_behind_replay()->sqlstate, '42501', 'a right that is revoked meanwhile');
+$c->parse('back', 'ROLLBACK TO a')->bind('r', 'back')->execute('r')->describe_portal('')
+  ->sync;
+is_deeply([ grep { /Row|NoData|Error/ } $c->collect->types ],
+	['NoData'], 'its portal describes no rows');
+$c->run('ROLLBACK');
+
+# The rights are those of whoever bound it, as on any server.
+$w->run('GRANT SELECT ON t TO reader');
+catch_up($primary, $replica);
+foreach my $change ([], ['ANALYZE t'])
+{
+	$token = write_ahead(@$change);
+	$c->parse('', 'SET LOCAL ROLE other')->bind('', 's', [$token])
+	  ->bind('b', '')->execute('b')->execute('');
+	is(finish_behind_replay()->value, $version,
+		"another role when it is executed, @$change");
+}
+$c->run('RESET ROLE');
+
+# ---- deep in subtransactions ----
+
+$token = write_ahead();
+$c->run('BEGIN');
+$c->run("SAVEPOINT s$_") foreach 1 .. 70;
+$c->bind('', 's', [$token])->execute('');
+is(finish_behind_replay()->value, $version, '03: below 70 savepoints');
+$c->run('COMMIT');
+
+# ---- a transaction that has failed ----
+
+# It keeps the portal, but not the plan; messages come in all the while.
+$token = write_ahead();
+$c->run('BEGIN');
+$c->bind('', 's', [$token])->bind('e', 'cut')->execute('e')->sync;
+is($c->collect->sqlstate, '22012', 'failed while one has yet to wait');
+resume_replay($replica);
+$w->run("CREATE TABLE many$_ (i int); DROP TABLE many$_") foreach 1 .. 300;
+catch_up($primary, $replica);
+$c->parse("r$_", 'ROLLBACK') foreach 1 .. 40;
+$c->sync;
+$c->collect;
+$w->run("CREATE TABLE many$_ (i int); DROP TABLE many$_") foreach 1 .. 300;
+catch_up($primary, $replica);
+$c->run('ROLLBACK');
+is($c->value('SELECT 1'), 1, 'it takes in what has changed meanwhile');
 
 # ---- ends ----
 

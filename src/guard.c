@@ -49,6 +49,7 @@
 #include "guard.h"
 #include "guard_call.h"
 #include "guard_early.h"
+#include "guard_plan.h"
 #include "schemawatch.h"
 #include "shmem.h"
 #include "snapshot.h"
@@ -98,7 +99,7 @@ refuse_fixed_snapshot(void)
 {
 	if (ryw_snapshot_is_fixed())
 		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
-						"Use SET ryw.wait_for as the first statement of the transaction.");
+						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
 	ryw_wait_refuse("The snapshot belongs to another query that is still running.",
 					"Call it in a statement of its own, ahead of the read.");
 }
@@ -375,10 +376,14 @@ ryw_ExecutorRun(RYW_EXECUTOR_RUN_PARAMS)
 		standard_ExecutorRun(RYW_EXECUTOR_RUN_ARGS);
 }
 
-/* Keep count of the planner, which may call stable functions to estimate. */
+/*
+ * Keep count of the planner, which may call stable functions to estimate, and
+ * see to it that no call gets lost.
+ */
 static PlannedStmt *
 ryw_planner(RYW_PLANNER_PARAMS)
 {
+	List	   *noted = ryw_guard_note_calls(parse);
 	PlannedStmt *stmt;
 
 	planner_depth++;
@@ -394,6 +399,8 @@ ryw_planner(RYW_PLANNER_PARAMS)
 		planner_depth--;
 	}
 	PG_END_TRY();
+	if (unlikely(noted != NIL))
+		ryw_guard_put_back(stmt, noted);
 	return stmt;
 }
 

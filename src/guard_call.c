@@ -122,6 +122,7 @@ resolve_functions(void)
 	resolved = invalidations == before;
 }
 
+/* The function that has this OID, as of when they were looked up. */
 static const RywGuardFunction *
 function_by_oid(Oid funcid)
 {
@@ -131,6 +132,15 @@ function_by_oid(Oid funcid)
 			return &functions[i];
 	}
 	return NULL;
+}
+
+/* The entry of the table that has this OID in pg_proc, or NULL. */
+const RywGuardFunction *
+ryw_guard_function_of(Oid funcid)
+{
+	if (!resolved)
+		resolve_functions();
+	return function_by_oid(funcid);
 }
 
 static bool

@@ -46,6 +46,7 @@ extern void ryw_guard_read_token(const RywGuardFunction *function, Datum value,
 								 RywToken *token);
 extern RywTimeout ryw_guard_read_timeout(Datum value, bool is_null);
 extern const RywGuardFunction *ryw_guard_function(PGFunction address);
+extern const RywGuardFunction *ryw_guard_function_of(Oid funcid);
 
 extern Datum ryw_wait_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_wait_text_1_0(PG_FUNCTION_ARGS);

@@ -212,6 +212,7 @@ row_dependent_walker(Node *node, void *context)
 		case T_Aggref:
 		case T_GroupingFunc:
 		case T_WindowFunc:
+		case T_SubLink:
 		case T_SubPlan:
 		case T_AlternativeSubPlan:
 		case T_CurrentOfExpr:

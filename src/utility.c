@@ -47,7 +47,7 @@ wait_for_setting(VariableSetStmt *stmt)
 
 	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
 		ryw_wait_refuse("The transaction has taken its snapshot already.",
-						"Use SET ryw.wait_for as the first statement of the transaction.");
+						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
 	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &since_us);
 
 	/* plans of later statements follow what the schema is now */

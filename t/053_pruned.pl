@@ -1,0 +1,185 @@
+# 053_pruned.pl
+#	  A guard is waited for although the planner has proved, by catalogs that are
+#	  as old as the data, that the statement has no rows or does without it.
+#
+# Scenarios 1 and 36.
+
+use strict;
+use warnings;
+
+use Test::More;
+use RywTest;
+
+my $nodes = start_cluster(replicas => ['replica1']);
+my ($primary, $replica) = @$nodes{qw(primary replica1)};
+my $w = wire($primary);
+my $c = wire($replica);
+my $text = $RywWire::OID{text};
+
+$w->run($_)
+  foreach 'CREATE TABLE tenants (tenant int, v text) PARTITION BY LIST (tenant)',
+  'CREATE TABLE tenant1 PARTITION OF tenants FOR VALUES IN (1)',
+  'CREATE TABLE bare (k int, v text) PARTITION BY LIST (k)',
+  'CREATE TABLE other (k int PRIMARY KEY)', 'INSERT INTO other VALUES (1)',
+  'CREATE TABLE checked (k int NOT NULL CHECK (k < 10))',
+  'CREATE VIEW mine AS SELECT v FROM tenants WHERE tenant = 1'
+  . " AND ryw_require(nullif(current_setting('app.token', true), ''), 8000)";
+my $tenant = 1;
+
+# Send a statement while the partition of a new tenant is on its way; its answer
+# when replay goes on.  TENANT and TOKEN stand for what is new.  The partition is
+# attached, which nothing conflicts with, or created under a lock on its parent.
+sub ask
+{
+	my ($sql) = @_;
+	my $partition = 'tenant' . ++$tenant;
+	my $values = "FOR VALUES IN ($tenant)";
+
+	catch_up($primary, $replica);
+	pause_replay($replica);
+	$w->run($_)
+	  foreach $tenant % 3
+	  ? ( "CREATE TABLE $partition (LIKE tenants)",
+		"INSERT INTO $partition VALUES ($tenant, 'mine')",
+		"ALTER TABLE tenants ATTACH PARTITION $partition $values")
+	  : ( "CREATE TABLE $partition PARTITION OF tenants $values",
+		"INSERT INTO tenants VALUES ($tenant, 'mine')");
+	my $token = $w->value('SELECT ryw_token()');
+	$sql =~ s/TENANT/$tenant/g;
+	$sql =~ s/TOKEN/'$token'/g;
+	$c->send_query($sql);
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	return ($c->collect, $sql);
+}
+
+# Such a plan is wrong: the statement must say so, and be right the second time.
+sub never_misses
+{
+	my ($name, $sql, $right) = @_;
+	my ($result, $sent) = ask($sql);
+
+	is($result->sqlstate, 'RY004', "$name: the plan is known to be wrong");
+	catch_up($primary, $replica);
+	is($c->query($sent)->last_value, $right, "$name: right the second time");
+	return;
+}
+
+# ---- the partition comes with the write ----
+
+my $guard = 'ryw_require(TOKEN, 8000)';
+never_misses('WHERE', "SELECT v FROM tenants WHERE tenant = TENANT AND $guard", 'mine');
+never_misses('aggregate', "SELECT count(*) FROM tenants WHERE tenant = TENANT AND $guard", 1);
+never_misses('join',
+	"SELECT t.v FROM other o JOIN tenants t ON t.tenant = TENANT AND $guard", 'mine');
+never_misses('left join',
+	"SELECT t.v FROM other o LEFT JOIN tenants t ON t.tenant = TENANT AND $guard", 'mine');
+never_misses('subquery beside',
+	"SELECT v FROM tenants JOIN (SELECT $guard AS ok OFFSET 0) s ON s.ok"
+	  . ' WHERE tenant = TENANT', 'mine');
+never_misses('CTE',
+	"WITH c AS (SELECT v FROM tenants WHERE tenant = TENANT AND $guard) SELECT v FROM c",
+	'mine');
+never_misses('UNION ALL',
+	"SELECT 'a' WHERE false UNION ALL SELECT v FROM tenants WHERE tenant = TENANT AND $guard",
+	'mine');
+never_misses('NOT EXISTS',
+	"SELECT NOT EXISTS (SELECT FROM tenants WHERE tenant = TENANT AND $guard)", 'f');
+never_misses('named argument',
+	'SELECT v FROM tenants WHERE tenant = TENANT AND ryw_require(token => TOKEN)',
+	'mine')
+  if $c->run("SET ryw.wait_timeout = '8s'");
+never_misses('two guards',
+	"SELECT v FROM tenants WHERE tenant = TENANT AND $guard AND ryw_wait(TOKEN, 8000)",
+	'mine');
+
+# The first partition of all.
+catch_up($primary, $replica);
+pause_replay($replica);
+$w->run($_)
+  foreach 'CREATE TABLE bare1 PARTITION OF bare FOR VALUES IN (1)',
+  "INSERT INTO bare VALUES (1, 'first')";
+my $token = $w->value('SELECT ryw_token()');
+$c->prepare('bare', 'SELECT v FROM bare WHERE ryw_require($1, 8000)', $text);
+$c->add_prepared('bare', $token)->sync;
+wait_for_waiters($replica, 1);
+resume_replay($replica);
+is($c->collect->sqlstate, 'RY004', 'no partition so far: the plan is known to be wrong');
+catch_up($primary, $replica);
+is($c->exec_prepared('bare', $token)->value, 'first', 'no partition so far: prepared, again');
+
+# A constraint is dropped under a lock that the statement is in the way of.
+catch_up($primary, $replica);
+pause_replay($replica);
+$w->run($_)
+  foreach 'ALTER TABLE checked DROP CONSTRAINT checked_k_check, ALTER k DROP NOT NULL',
+  'INSERT INTO checked VALUES (NULL), (11)';
+$token = $w->value('SELECT ryw_token()');
+$c->run('SET constraint_exclusion = on');
+$c->send_query("SELECT count(*) FROM checked WHERE k > 10 AND ryw_require('$token', 8000)");
+wait_for_waiters($replica, 1);
+resume_replay($replica);
+is($c->collect->sqlstate, 'RY004', 'the constraint is on its way out');
+catch_up($primary, $replica);
+foreach my $condition ('k > 10', 'k IS NULL')
+{
+	my $sql = "SELECT count(*) FROM checked WHERE $condition AND ryw_require('$token', 8000)";
+	is($c->value($sql), 1, "$condition: right the second time");
+}
+$c->run('RESET constraint_exclusion');
+
+# ---- whatever the planner does without ----
+
+foreach my $case (
+	[ 'false AND', "SELECT count(*) FROM other WHERE false AND $guard", 0 ],
+	[ 'true OR', "SELECT count(*) FROM other WHERE true OR $guard", 1 ],
+	[ 'unused CTE', "WITH c AS (SELECT $guard) SELECT 2", 2 ],
+	[ 'unused column', "SELECT k FROM (SELECT k, ryw_wait(TOKEN, 8000) FROM other) s", 1 ],
+	[   'removed join',
+		"SELECT o.k FROM other o LEFT JOIN other p ON p.k = o.k AND $guard", 1 ],
+	[ 'list of EXISTS', "SELECT EXISTS (SELECT ryw_wait(TOKEN, 8000) FROM other)", 't' ],
+	[ 'LIMIT 0', "SELECT count(*) FROM (SELECT FROM other WHERE $guard LIMIT 0) s", 0 ])
+{
+	my ($name, $sql, $right) = @$case;
+	my ($result) = ask($sql);
+	is($result->last_value, $right, "$name: waited, and answered");
+}
+is($c->query("SELECT k FROM other o WHERE false AND ryw_require('FFFF/0', 100)")->sqlstate,
+	'RY001', 'and it raises what it would raise');
+is( $c->query("SELECT k FROM (SELECT k, ryw_wait('FFFF/0', 100) FROM other) s")->value,
+	1, 'while a wait that was too short is no condition');
+
+# ---- views ----
+
+$c->run("SET app.token = 'FFFF/0'");
+$c->run("SET ryw.max_wait = '200ms'");
+is($c->query('SELECT v FROM mine WHERE false')->sqlstate, 'RY001', 'the guard of a view');
+is($c->query('SELECT count(*) FROM mine a, mine b WHERE a.v = b.v')->sqlstate,
+	'RY001', 'the same guard twice');
+$c->run("SET app.token = ''");
+is($c->query('SELECT count(*) FROM mine a, mine b WHERE a.v = b.v AND false')->value,
+	0, 'none has a token');
+
+# ---- the plan is one as any other ----
+
+like(
+	join("\n",
+		map { $_->[0] }
+		  $c->query("EXPLAIN (VERBOSE) SELECT k AS a, k + 1 AS b FROM other WHERE false"
+			  . " AND ryw_require('0/1')")->rows),
+	qr/One-Time Filter: .*ryw_require.*IS NOT NULL/s,
+	'EXPLAIN shows it');
+$c->run('BEGIN');
+$c->run("DECLARE cur SCROLL CURSOR FOR SELECT k AS a FROM other WHERE true OR ryw_require('0/1')");
+is($c->value('FETCH ALL FROM cur'), 1, 'a cursor, forward');
+is($c->value('FETCH BACKWARD 1 FROM cur'), 1, 'and backward');
+is($c->query('FETCH BACKWARD 1 FROM cur')->rows, 0, 'to its beginning');
+$c->run('COMMIT');
+is_deeply(
+	[ $c->query("SELECT k AS one, 2 AS two FROM other WHERE true OR ryw_require('0/1')"
+			  . ' ORDER BY other')->rows ],
+	[ [ 1, 2 ] ],
+	'columns that are only sorted by are not shown');
+
+queue_is_empty($replica, 5);
+finish_tests($nodes);

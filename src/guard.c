@@ -37,7 +37,6 @@
 #include "fmgr.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
-#include "optimizer/planner.h"
 #include "storage/sinval.h"
 #include "tcop/pquery.h"
 #include "utils/inval.h"
@@ -76,12 +75,8 @@ typedef struct GuardedQuery
 
 static dlist_head guarded_queries = DLIST_STATIC_INIT(guarded_queries);
 
-/* How deep we are inside the planner, which may call us for estimates. */
-static int	planner_depth;
-
 static ExecutorStart_hook_type prev_ExecutorStart;
 static ExecutorRun_hook_type prev_ExecutorRun;
-static planner_hook_type prev_planner;
 
 static bool
 answer_call(const RywGuardFunction *function, const RywToken *token,
@@ -164,15 +159,49 @@ must_start_again(const QueryDesc *query, GuardedQuery *guarded)
 		SharedInvalidMessageCounter != guarded->invalidations;
 }
 
+/* Move what has been palloc'd to another memory context. */
+static GuardedQuery *
+move_to(MemoryContext context, GuardedQuery *guarded)
+{
+	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
+	GuardedQuery *moved = MemoryContextAlloc(context, size);
+
+	memcpy(moved, guarded, size);
+	pfree(guarded);
+	return moved;
+}
+
+/*
+ * Leave the wait of a started statement to its run.  It may then be started
+ * again, so what is known of it is kept beside it, in a child of its portal's
+ * memory: upon an abort the portal itself may stay, but its plan, which is
+ * watched, does not.
+ */
+static GuardedQuery *
+defer_wait(QueryDesc *query, GuardedQuery *guarded)
+{
+	MemoryContext context = AllocSetContextCreate(ActivePortal->portalContext,
+												  "ryw deferred wait",
+												  ALLOCSET_SMALL_SIZES);
+	GuardedQuery *deferred;
+
+	guarded->deferred = query;
+	deferred = move_to(context, guarded);
+	ryw_schemawatch_moved(&deferred->watch);
+	return deferred;
+}
+
 /*
  * Read every call of a statement about to start.  Then wait for the tokens, and
  * leave the statement with a fresh snapshot; or start it, if that may be, and
- * leave the wait to its run.  The result lives in the current memory context.
+ * leave the wait to its run.  The result lives in the current memory context, or
+ * where defer_wait() has put it.
  */
 static GuardedQuery *
 guard_query(QueryDesc *query, int eflags, List *exprs)
 {
 	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
+	GuardedQuery *volatile deferred = NULL;
 	ListCell   *lc;
 
 	guarded->eflags = eflags;
@@ -191,9 +220,9 @@ guard_query(QueryDesc *query, int eflags, List *exprs)
 		{
 			start_query(query, eflags);
 			if (ryw_snapshot_comes_with_run(query))
-				guarded->deferred = query;
+				deferred = defer_wait(query, guarded);
 		}
-		if (!guarded->deferred)
+		if (deferred == NULL)
 			wait_for_calls(query, guarded);
 	}
 	PG_CATCH();
@@ -203,7 +232,9 @@ guard_query(QueryDesc *query, int eflags, List *exprs)
 	}
 	PG_END_TRY();
 
-	if (!guarded->deferred && must_start_again(query, guarded))
+	if (deferred != NULL)
+		return deferred;
+	if (must_start_again(query, guarded))
 		ryw_guard_undo_start(query);
 	return guarded;
 }
@@ -218,37 +249,21 @@ forget_query(void *arg)
 	dlist_delete(&guarded->node);
 }
 
-/*
- * Keep what is known of a started statement for as long as its own memory.  One
- * that has yet to wait may be started again, so it is kept beside that, in a
- * child of its portal's memory: upon an abort the portal itself may stay, but
- * its plan, which is watched, does not.
- */
+/* Keep what is known of a started statement for as long as its own memory. */
 static void
 remember_query(GuardedQuery *guarded, const QueryDesc *query)
 {
-	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
-	MemoryContext context = query->estate->es_query_cxt;
-	GuardedQuery *kept;
-
 	/* find_answer() tells running statements apart by this */
 	Assert(query->snapshot->regd_count >= 1);
 
-	if (guarded->deferred)
-		context = AllocSetContextCreate(ActivePortal->portalContext,
-										"ryw deferred wait",
-										ALLOCSET_SMALL_SIZES);
-	kept = MemoryContextAlloc(context, size);
-	memcpy(kept, guarded, size);
-	if (guarded->deferred)
-		ryw_schemawatch_move(&kept->watch, &guarded->watch);
-	pfree(guarded);
-
-	kept->snapshot = query->snapshot;
-	kept->forget.func = forget_query;
-	kept->forget.arg = kept;
-	dlist_push_head(&guarded_queries, &kept->node);
-	MemoryContextRegisterResetCallback(context, &kept->forget);
+	if (!guarded->deferred)
+		guarded = move_to(query->estate->es_query_cxt, guarded);
+	guarded->snapshot = query->snapshot;
+	guarded->forget.func = forget_query;
+	guarded->forget.arg = guarded;
+	dlist_push_head(&guarded_queries, &guarded->node);
+	MemoryContextRegisterResetCallback(GetMemoryChunkContext(guarded),
+									   &guarded->forget);
 }
 
 /*
@@ -293,6 +308,7 @@ wait_before_run(QueryDesc *query, GuardedQuery *guarded)
 	PG_CATCH();
 	{
 		guarded->deferred = NULL;
+		guarded->snapshot = InvalidSnapshot;
 		ryw_schemawatch_abandon(&guarded->watch);
 		PG_RE_THROW();
 	}
@@ -341,7 +357,7 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	GuardedQuery *guarded = NULL;
 
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
-		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && planner_depth == 0)
+		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && !ryw_guard_is_planning())
 	{
 		List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
 
@@ -376,34 +392,6 @@ ryw_ExecutorRun(RYW_EXECUTOR_RUN_PARAMS)
 		standard_ExecutorRun(RYW_EXECUTOR_RUN_ARGS);
 }
 
-/*
- * Keep count of the planner, which may call stable functions to estimate, and
- * see to it that no call gets lost.
- */
-static PlannedStmt *
-ryw_planner(RYW_PLANNER_PARAMS)
-{
-	List	   *noted = ryw_guard_note_calls(parse);
-	PlannedStmt *stmt;
-
-	planner_depth++;
-	PG_TRY();
-	{
-		if (prev_planner)
-			stmt = prev_planner(RYW_PLANNER_ARGS);
-		else
-			stmt = standard_planner(RYW_PLANNER_ARGS);
-	}
-	PG_FINALLY();
-	{
-		planner_depth--;
-	}
-	PG_END_TRY();
-	if (unlikely(noted != NIL))
-		ryw_guard_put_back(stmt, noted);
-	return stmt;
-}
-
 /* Call once, from _PG_init. */
 void
 ryw_guard_install(void)
@@ -412,8 +400,7 @@ ryw_guard_install(void)
 	ExecutorStart_hook = ryw_ExecutorStart;
 	prev_ExecutorRun = ExecutorRun_hook;
 	ExecutorRun_hook = ryw_ExecutorRun;
-	prev_planner = planner_hook;
-	planner_hook = ryw_planner;
+	ryw_guard_plan_install();
 }
 
 /* Wait where the call stands, outside of any plan. */
@@ -450,7 +437,7 @@ call_guard(PGFunction address, FunctionCallInfo fcinfo)
 	call = find_answer(fcinfo->flinfo->fn_expr);
 	if (call != NULL)
 		PG_RETURN_BOOL(call->answer);
-	if (planner_depth > 0)
+	if (ryw_guard_is_planning())
 		PG_RETURN_NULL();		/* only an estimate is wanted */
 	PG_RETURN_BOOL(wait_in_place(ryw_guard_function(address), fcinfo));
 }

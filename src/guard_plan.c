@@ -12,6 +12,14 @@
  * statement waits like any other, and if what the planner relied upon has
  * changed meanwhile, it is told so.
  *
+ * A query without tables is left alone: there is nothing in it that catalogs
+ * prove, and PL/pgSQL takes the plans of its simple expressions apart.
+ *
+ * A call is known again by its location, which the planner hands on and does
+ * not use: a negative number that nobody else gives.
+ *
+ * The planner may also call stable functions, to estimate; it gets no answer.
+ *
  * What a query that calls none of our functions pays for this is a walk through
  * its tree whenever it is planned.
  *
@@ -23,14 +31,25 @@
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
+#include "nodes/pathnodes.h"
 #include "optimizer/optimizer.h"
+#include "optimizer/planmain.h"
+#include "optimizer/planner.h"
 #include "optimizer/tlist.h"
-#include "utils/syscache.h"
+#include "utils/lsyscache.h"
 
 #include "compat.h"
 #include "guard_call.h"
 #include "guard_plan.h"
 #include "plancalls.h"
+
+/* Locations of calls in a query that is being planned, from here on down. */
+#define MARK_FIRST	(-1000)
+
+/* How deep we are inside the planner, which may call us for estimates. */
+static int	planner_depth;
+
+static planner_hook_type prev_planner;
 
 static bool
 is_guard(Oid funcid)
@@ -77,62 +96,80 @@ find_in_query(Node *node, List **calls)
 }
 
 /*
- * Copies of the calls in a query that is about to be planned, with all their
- * arguments.  Of those whose arguments depend on rows there is nothing to wait
- * for before there is a row.
+ * Copies of the calls in a query that is about to be planned; the calls
+ * themselves are marked, so that they can be found in the plan.
  */
-List *
-ryw_guard_note_calls(Query *query)
+static List *
+note_calls(Query *query)
 {
 	List	   *calls = NIL;
 	List	   *noted = NIL;
+	int			mark = MARK_FIRST;
 	ListCell   *lc;
 
 	if (query->commandType != CMD_SELECT || query->rowMarks != NIL ||
-		query->hasModifyingCTE)
+		query->hasModifyingCTE ||
+		(query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks))
 		return NIL;
 	(void) find_in_query((Node *) query, &calls);
 	foreach(lc, calls)
 	{
 		FuncExpr   *call = lfirst(lc);
 
-		if (ryw_plancalls_is_row_dependent((Node *) call->args))
-			continue;
-		call = (FuncExpr *) eval_const_expressions(NULL, copyObject((Node *) call));
-		if (IsA(call, FuncExpr) && list_length(call->args) == 2)
-			noted = lappend(noted, call);
+		call->location = mark--;
+		noted = lappend(noted, copyObject(call));
 	}
 	return noted;
 }
 
-/* How many of these calls are written where this one is. */
-static int
-count_same(const List *calls, const FuncExpr *call)
+/* Is this call missing from the plan? */
+static bool
+is_lost(const FuncExpr *call, const List *planned)
 {
-	int			n = 0;
 	ListCell   *lc;
 
-	foreach(lc, calls)
+	foreach(lc, planned)
 	{
-		const FuncExpr *other = lfirst(lc);
-
-		if (other->funcid == call->funcid && other->location == call->location)
-			n++;
+		if (((FuncExpr *) lfirst(lc))->location == call->location)
+			return false;
 	}
-	return n;
+	return true;
+}
+
+/* The type of the first argument of one of our functions. */
+static Oid
+token_type_of(Oid funcid)
+{
+	Oid		   *types;
+	int			ntypes;
+
+	(void) get_func_signature(funcid, &types, &ntypes);
+	return types[0];
 }
 
 /*
- * Is this call missing from the plan?  The place where it is written tells calls
- * apart, but views do not keep it; where one may be taken for another, say yes.
+ * Give a call that was not planned its final form, as the planner would have.
+ * What the arguments depend on is collected in root.  Where they depend on rows
+ * there is no row to take them from: an argument that has no value before the
+ * statement runs stands for them, for which it will be refused.
  */
-static bool
-is_lost(const FuncExpr *call, const List *noted, const List *planned)
+static Node *
+plan_call(PlannerInfo *root, FuncExpr *call)
 {
-	int			here = count_same(planned, call);
+	if (ryw_plancalls_is_row_dependent((Node *) call->args))
+	{
+		Param	   *unknown = makeNode(Param);
 
-	return here == 0 || (count_same(noted, call) > 1 &&
-						 count_same(noted, call) != here);
+		unknown->paramkind = PARAM_EXEC;
+		unknown->paramtype = token_type_of(call->funcid);
+		unknown->paramtypmod = -1;
+		unknown->paramcollid = get_typcollation(unknown->paramtype);
+		unknown->location = -1;
+		call->args = list_make2(unknown, makeNullConst(INT8OID, -1, InvalidOid));
+	}
+	call = (FuncExpr *) eval_const_expressions(root, (Node *) call);
+	(void) extract_query_dependencies_walker((Node *) call, root);
+	return (Node *) call;
 }
 
 /* A node on top of a plan that hands its rows on if a condition holds. */
@@ -162,41 +199,78 @@ put_on_top(Plan *plan, List *condition)
 	return &top->plan;
 }
 
-/* The plan depends on this function, as setrefs.c would have noted. */
-static PlanInvalItem *
-dependence_on(Oid funcid)
-{
-	PlanInvalItem *item = makeNode(PlanInvalItem);
-
-	item->cacheId = PROCOID;
-	item->hashValue = ryw_guard_function_of(funcid)->hash;
-	return item;
-}
-
-/* Put those of the noted calls back which the plan does not hold. */
-void
-ryw_guard_put_back(PlannedStmt *stmt, List *noted)
+/*
+ * Put those of the noted calls back which the plan does not hold.  Call where
+ * the planner may be called: constant arguments are worked out.
+ */
+static void
+put_back(PlannedStmt *stmt, List *noted, ParamListInfo params)
 {
 	List	   *planned = ryw_plancalls_find(stmt, is_guard);
 	List	   *condition = NIL;
+	PlannerInfo *root = makeNode(PlannerInfo);
 	ListCell   *lc;
 
+	root->glob = makeNode(PlannerGlobal);
+	root->glob->boundParams = params;
 	foreach(lc, noted)
 	{
 		FuncExpr   *call = lfirst(lc);
-		NullTest   *is_known;
 
-		if (!is_lost(call, noted, planned))
-			continue;
-
-		/* never null, once it has been answered */
-		is_known = makeNode(NullTest);
-		is_known->arg = (Expr *) call;
-		is_known->nulltesttype = IS_NOT_NULL;
-		is_known->location = -1;
-		condition = lappend(condition, is_known);
-		stmt->invalItems = lappend(stmt->invalItems, dependence_on(call->funcid));
+		if (is_lost(call, planned))
+			condition = lappend(condition,
+								makeBoolExpr(OR_EXPR,
+											 list_make2(plan_call(root, call),
+														makeBoolConst(true, false)),
+											 -1));
 	}
-	if (condition != NIL)
-		stmt->planTree = put_on_top(stmt->planTree, condition);
+	if (condition == NIL)
+		return;
+
+	stmt->planTree = put_on_top(stmt->planTree, condition);
+	stmt->invalItems = list_concat(stmt->invalItems, root->glob->invalItems);
+	stmt->relationOids = list_concat(stmt->relationOids, root->glob->relationOids);
+}
+
+/*
+ * Keep count of the planner, which may call stable functions to estimate, and
+ * see to it that no call gets lost.
+ */
+static PlannedStmt *
+ryw_planner(RYW_PLANNER_PARAMS)
+{
+	List	   *volatile noted = note_calls(parse);
+	PlannedStmt *stmt;
+
+	planner_depth++;
+	PG_TRY();
+	{
+		if (prev_planner)
+			stmt = prev_planner(RYW_PLANNER_ARGS);
+		else
+			stmt = standard_planner(RYW_PLANNER_ARGS);
+		if (unlikely(noted != NIL))
+			put_back(stmt, noted, bound_params);
+	}
+	PG_FINALLY();
+	{
+		planner_depth--;
+	}
+	PG_END_TRY();
+	return stmt;
+}
+
+/* Is the planner at work?  It may call us, and must not be made to wait. */
+bool
+ryw_guard_is_planning(void)
+{
+	return planner_depth > 0;
+}
+
+/* Call once, from ryw_guard_install(). */
+void
+ryw_guard_plan_install(void)
+{
+	prev_planner = planner_hook;
+	planner_hook = ryw_planner;
 }

@@ -8,10 +8,7 @@
 #ifndef RYW_GUARD_PLAN_H
 #define RYW_GUARD_PLAN_H
 
-#include "nodes/parsenodes.h"
-#include "nodes/plannodes.h"
-
-extern List *ryw_guard_note_calls(Query *query);
-extern void ryw_guard_put_back(PlannedStmt *stmt, List *noted);
+extern void ryw_guard_plan_install(void);
+extern bool ryw_guard_is_planning(void);
 
 #endif							/* RYW_GUARD_PLAN_H */

@@ -135,12 +135,12 @@ ryw_schemawatch_note_indexes(RywSchemaWatch *watch)
 	}
 }
 
-/* Go on in other memory, to which the watch has been copied. */
+/* The watch has been copied here, and goes on here. */
 void
-ryw_schemawatch_move(RywSchemaWatch *watch, RywSchemaWatch *from)
+ryw_schemawatch_moved(RywSchemaWatch *watch)
 {
-	dlist_insert_after(&from->node, &watch->node);
-	dlist_delete(&from->node);
+	watch->node.prev->next = &watch->node;
+	watch->node.next->prev = &watch->node;
 }
 
 /* Stop watching, whatever has been seen. */

@@ -29,7 +29,7 @@ typedef struct RywSchemaWatch
 extern void ryw_schemawatch_begin(RywSchemaWatch *watch,
 								  const PlannedStmt *stmt);
 extern void ryw_schemawatch_note_indexes(RywSchemaWatch *watch);
-extern void ryw_schemawatch_move(RywSchemaWatch *watch, RywSchemaWatch *from);
+extern void ryw_schemawatch_moved(RywSchemaWatch *watch);
 extern void ryw_schemawatch_abandon(RywSchemaWatch *watch);
 extern bool ryw_schemawatch_end(RywSchemaWatch *watch);
 

@@ -149,6 +149,57 @@ is($c->query("SELECT k FROM other o WHERE false AND ryw_require('FFFF/0', 100)")
 is( $c->query("SELECT k FROM (SELECT k, ryw_wait('FFFF/0', 100) FROM other) s")->value,
 	1, 'while a wait that was too short is no condition');
 
+# ---- an argument that only looks as if it depended on rows ----
+
+foreach my $case (
+	[ 'sub-select', 'SELECT v FROM tenants, (SELECT TOKEN::text AS t) p' ],
+	[ 'CTE', 'WITH p AS (SELECT TOKEN::text AS t) SELECT v FROM tenants, p' ],
+	[ 'VALUES', 'SELECT v FROM tenants, (VALUES (TOKEN::text)) p (t)' ])
+{
+	my ($name, $sql) = @$case;
+	is($c->query(($sql =~ s/TOKEN/'0\/1'/r) . ' WHERE tenant = 999 AND ryw_require(p.t)')->sqlstate,
+		'RY004', "$name: refused, since the planner has left it out");
+}
+
+# ---- PL/pgSQL takes its simple expressions apart ----
+
+foreach my $replica_or_primary ($c, $w)
+{
+	is( $replica_or_primary->query(
+			"DO \$\$ BEGIN FOR i IN 1 .. 3 LOOP"
+			  . " IF false AND ryw_wait('FFFF/0', 10) THEN RAISE 'no'; END IF;"
+			  . " IF (CASE WHEN i > 0 THEN true ELSE ryw_wait('FFFF/0', 10) END) THEN NULL; END IF;"
+			  . " PERFORM coalesce(true, ryw_wait('0/1'));"
+			  . " END LOOP; END \$\$")->sqlstate,
+		'00000', 'a condition that nobody evaluates');
+}
+is($c->query("SELECT 1 WHERE false AND ryw_require('FFFF/0', 10)")->sqlstate,
+	'00000', 'nor in a statement without tables');
+
+# ---- two views, one of them without its table ----
+
+$w->run($_)
+  foreach "CREATE VIEW view1 AS SELECT v FROM tenants WHERE tenant < 5"
+  . " AND ryw_require(nullif(current_setting('app.one', true), ''), 100)",
+  "CREATE VIEW view2 AS SELECT v FROM tenants WHERE tenant = 999"
+  . " AND ryw_require(nullif(current_setting('app.two', true), ''), 100)";
+catch_up($primary, $replica);
+$c->run("SET app.two = 'FFFF/0'");
+is($c->query('SELECT * FROM view1 UNION ALL SELECT * FROM view2')->sqlstate,
+	'RY001', 'each of two calls in views is waited for');
+$c->run('RESET app.two');
+
+# ---- what the arguments of a call depend on ----
+
+$w->run("CREATE FUNCTION my_token() RETURNS text STABLE LANGUAGE sql AS \$\$ SELECT '0/1' \$\$");
+catch_up($primary, $replica);
+$c->prepare('own', 'SELECT v FROM tenants WHERE tenant = 999 AND ryw_require(my_token(), 10)');
+is($c->exec_prepared('own')->error, undef, 'a token from a function') for 1 .. 2;
+$w->run("CREATE OR REPLACE FUNCTION my_token() RETURNS text STABLE LANGUAGE sql"
+	  . " AS \$\$ SELECT 'FFFF/0' \$\$");
+catch_up($primary, $replica);
+is($c->exec_prepared('own')->sqlstate, 'RY001', 'the function has been replaced');
+
 # ---- views ----
 
 $c->run("SET app.token = 'FFFF/0'");
@@ -167,7 +218,7 @@ like(
 		map { $_->[0] }
 		  $c->query("EXPLAIN (VERBOSE) SELECT k AS a, k + 1 AS b FROM other WHERE false"
 			  . " AND ryw_require('0/1')")->rows),
-	qr/One-Time Filter: .*ryw_require.*IS NOT NULL/s,
+	qr/One-Time Filter: \(ryw_require.* OR true\)/,
 	'EXPLAIN shows it');
 $c->run('BEGIN');
 $c->run("DECLARE cur SCROLL CURSOR FOR SELECT k AS a FROM other WHERE true OR ryw_require('0/1')");

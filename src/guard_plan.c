@@ -122,18 +122,26 @@ note_calls(Query *query)
 	return noted;
 }
 
-/* Is this call missing from the plan? */
-static bool
-is_lost(const FuncExpr *call, const List *planned)
+/* Those of the noted calls that are missing from the plan. */
+static List *
+find_lost(const List *noted, PlannedStmt *stmt)
 {
+	List	   *planned = ryw_plancalls_find(stmt, is_guard);
+	List	   *lost = NIL;
 	ListCell   *lc;
 
-	foreach(lc, planned)
+	foreach(lc, noted)
 	{
-		if (((FuncExpr *) lfirst(lc))->location == call->location)
-			return false;
+		FuncExpr   *call = lfirst(lc);
+		bool		found = false;
+		ListCell   *lp;
+
+		foreach(lp, planned)
+			found |= ((FuncExpr *) lfirst(lp))->location == call->location;
+		if (!found)
+			lost = lappend(lost, call);
 	}
-	return true;
+	return lost;
 }
 
 /* The type of the first argument of one of our functions. */
@@ -200,32 +208,24 @@ put_on_top(Plan *plan, List *condition)
 }
 
 /*
- * Put those of the noted calls back which the plan does not hold.  Call where
- * the planner may be called: constant arguments are worked out.
+ * Put calls back that the plan does not hold.  Call where the planner may be
+ * called: constant arguments are worked out.
  */
 static void
-put_back(PlannedStmt *stmt, List *noted, ParamListInfo params)
+put_back(PlannedStmt *stmt, const List *lost, ParamListInfo params)
 {
-	List	   *planned = ryw_plancalls_find(stmt, is_guard);
-	List	   *condition = NIL;
 	PlannerInfo *root = makeNode(PlannerInfo);
+	List	   *condition = NIL;
 	ListCell   *lc;
 
 	root->glob = makeNode(PlannerGlobal);
 	root->glob->boundParams = params;
-	foreach(lc, noted)
-	{
-		FuncExpr   *call = lfirst(lc);
-
-		if (is_lost(call, planned))
-			condition = lappend(condition,
-								makeBoolExpr(OR_EXPR,
-											 list_make2(plan_call(root, call),
-														makeBoolConst(true, false)),
-											 -1));
-	}
-	if (condition == NIL)
-		return;
+	foreach(lc, lost)
+		condition = lappend(condition,
+							makeBoolExpr(OR_EXPR,
+										 list_make2(plan_call(root, lfirst(lc)),
+													makeBoolConst(true, false)),
+										 -1));
 
 	stmt->planTree = put_on_top(stmt->planTree, condition);
 	stmt->invalItems = list_concat(stmt->invalItems, root->glob->invalItems);
@@ -240,6 +240,7 @@ static PlannedStmt *
 ryw_planner(RYW_PLANNER_PARAMS)
 {
 	List	   *volatile noted = note_calls(parse);
+	List	   *lost = NIL;
 	PlannedStmt *stmt;
 
 	planner_depth++;
@@ -250,7 +251,9 @@ ryw_planner(RYW_PLANNER_PARAMS)
 		else
 			stmt = standard_planner(RYW_PLANNER_ARGS);
 		if (unlikely(noted != NIL))
-			put_back(stmt, noted, bound_params);
+			lost = find_lost(noted, stmt);
+		if (unlikely(lost != NIL))
+			put_back(stmt, lost, bound_params);
 	}
 	PG_FINALLY();
 	{

@@ -157,8 +157,10 @@ foreach my $case (
 	[ 'VALUES', 'SELECT v FROM tenants, (VALUES (TOKEN::text)) p (t)' ])
 {
 	my ($name, $sql) = @$case;
-	is($c->query(($sql =~ s/TOKEN/'0\/1'/r) . ' WHERE tenant = 999 AND ryw_require(p.t)')->sqlstate,
-		'RY004', "$name: refused, since the planner has left it out");
+	$sql =~ s/TOKEN/'0\/1'/;
+	$sql .= ' WHERE tenant = 999 AND ryw_require(p.t)';
+	is($c->query($sql)->sqlstate, 'RY004', "$name: refused, since the planner has left it out");
+	is($c->query("EXPLAIN (VERBOSE) $sql")->error, undef, "$name: explained");
 }
 
 # ---- PL/pgSQL takes its simple expressions apart ----

@@ -31,7 +31,7 @@ sub sleeps
 # Many commits, each flushed by the replica on its own.
 sub flush_often
 {
-	foreach my $n (1 .. 60)
+	foreach my $n (1 .. 30)
 	{
 		my $lsn = int_lsn(token_lsn(write_token($w, "INSERT INTO t VALUES ($n)")));
 		poll_until(

@@ -8,8 +8,8 @@
  * compares in turns, in rounds, and prints its table with report.c.  ways.c
  * knows how each rival reads its own write; conn.c talks to the servers,
  * series.c does the sums, crew.c runs many sessions at once, procstat.c tells
- * what the servers have used of the processors, and proxy.c delays what goes
- * by.
+ * what the servers have used of the processors, proxy.c delays what goes by,
+ * and flush.c does what every way has to wait for.
  *
  *-------------------------------------------------------------------------
  */
@@ -76,6 +76,12 @@ extern void *allocate(size_t size);
 
 /* A different order of n things each round, so that none is always first. */
 extern void shuffle(int *order, int n);
+
+/* ---------- flush.c ---------- */
+
+extern bool flush_open(void);
+extern double flush_twice(void);
+extern void flush_close(void);
 
 /* ---------- conn.c ---------- */
 

@@ -13,6 +13,8 @@
  *	                 |---------------- read side ------------------|
  *	                                 |---------- wait, read -------|
  *
+ * Two flushes take their turn as well: see flush.c.
+ *
  *-------------------------------------------------------------------------
  */
 #include <stdlib.h>
@@ -49,6 +51,9 @@ typedef struct Contest
 	Session		settler;		/* brings the replica up to date in between */
 	int			version;
 	double		round_trip_ms;
+	bool		flushes;
+	Series		flush_round;	/* two of them, like those of a way */
+	Series		flush_median;
 } Contest;
 
 /* Wait, outside of what is measured, until the replica has everything. */
@@ -121,6 +126,16 @@ play_round(Contest *contest, int turns)
 		shuffle(order, contest->n);
 		for (int i = 0; i < contest->n; i++)
 			take_turn(contest, &contest->all[order[i]]);
+		if (contest->flushes)
+		{
+			settle(contest);
+			series_add(&contest->flush_round, flush_twice());
+		}
+	}
+	if (contest->flushes)
+	{
+		series_add(&contest->flush_median, series_median(&contest->flush_round));
+		contest->flush_round.n = 0;
 	}
 	for (int i = 0; i < contest->n; i++)
 	{
@@ -206,6 +221,29 @@ print_ratios(const Contest *contest, Part part, const char *what)
 	}
 }
 
+/* How much of each way is not up to the way. */
+static void
+print_flushes(const Contest *contest)
+{
+	printf("\nTwo flushes of 8 kB, the primary's and the replica's, that no way can avoid: "
+		   "%.3f ms\n", series_median(&contest->flush_median));
+	for (int i = 0; i < contest->n; i++)
+	{
+		const Candidate *c = &contest->all[i];
+		Series		ratios = {0};
+
+		if (c->way->may_be_stale || c->on_primary > 0)
+			continue;
+		series_ratios(&ratios, &contest->flush_median, &c->median[WHOLE]);
+		printf("%-40s %s\n", c->way->label, series_spread(&ratios));
+		report_data("flush", "%g\t%s\t%.4f\t%.4f\t%.4f\n",
+					contest->round_trip_ms, c->way->name, series_median(&ratios),
+					series_percentile(&ratios, 25),
+					series_percentile(&ratios, 75));
+		series_clear(&ratios);
+	}
+}
+
 /* ---------- the measure ---------- */
 
 static void
@@ -213,6 +251,7 @@ open_contest(Contest *contest, int primary_port, int replica_port)
 {
 	const Way  *ways[32];
 
+	contest->flushes = flush_open();
 	session_open(&contest->settler, &all_ways[0], 0, 0);
 	contest->n = usable_ways(contest->settler.primary, ways);
 	contest->all = allocate(contest->n * sizeof(Candidate));
@@ -243,6 +282,10 @@ close_contest(Contest *contest)
 	}
 	session_close(&contest->settler);
 	free(contest->all);
+	series_clear(&contest->flush_round);
+	series_clear(&contest->flush_median);
+	if (contest->flushes)
+		flush_close();
 }
 
 /* Forget a turn that only warmed up caches. */
@@ -258,6 +301,7 @@ forget(Contest *contest)
 		c->writes = c->stale = c->timeouts = c->spurious = c->on_primary = 0;
 		c->session.exchanges = 0;
 	}
+	contest->flush_median.n = 0;
 }
 
 void
@@ -299,6 +343,8 @@ measure_way(double round_trip_ms)
 	print_figures(&contest);
 	print_ratios(&contest, WHOLE, "whole way");
 	print_ratios(&contest, READ_SIDE, "from the commit's reply to the row");
+	if (contest.flushes)
+		print_flushes(&contest);
 
 	close_contest(&contest);
 	for (int i = 0; i < 2; i++)

@@ -6,7 +6,8 @@
  * A session that waits for replay while it holds a snapshot makes replay wait
  * for it, as soon as a record ahead removes rows that the snapshot may see.
  * So a statement's snapshot is given back before the wait, and the statement
- * reads with a fresh one.
+ * reads with a fresh one.  Where nothing has to be waited for, it is exchanged
+ * only if a fresh one would see something else.
  *
  * That is right only where the snapshot belongs to the statement alone.  The
  * snapshot manager does not tell who pushed the active snapshot, but a
@@ -167,24 +168,25 @@ ryw_snapshot_comes_with_run(const QueryDesc *query)
 }
 
 /*
- * Give back the snapshot of a query that is about to start, or that has been
- * started but has not read anything with it.  Returns false,
- * with nothing done, when it is not the query's own.  On true the caller must
- * call ryw_snapshot_retake_query(), and touch no catalog before; if it raises
- * instead, the transaction's abort puts everything right.
+ * May the snapshot of this query be exchanged, which is about to start, or has
+ * been started but has not read anything with it?  Not when it is not its own.
  */
-bool
-ryw_snapshot_release_query(QueryDesc *query)
+static bool
+is_exchangeable(const QueryDesc *query)
 {
 	Snapshot	snapshot = active_snapshot();
 
 	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
 		ryw_snapshot_is_fixed())
 		return false;
-	if (!is_own_in_portal(query) && !is_run_by_portal(query) &&
-		!is_own(snapshot, query->estate ? 2 : 1))
-		return false;
+	return is_own_in_portal(query) || is_run_by_portal(query) ||
+		is_own(snapshot, query->estate ? 2 : 1);
+}
 
+/* Give back the snapshot of a query. */
+static void
+release_query(QueryDesc *query)
+{
 	if (query->estate)
 	{
 		UnregisterSnapshot(query->estate->es_snapshot);
@@ -194,6 +196,21 @@ ryw_snapshot_release_query(QueryDesc *query)
 	query->snapshot = InvalidSnapshot;
 	PopActiveSnapshot();
 	InvalidateCatalogSnapshot();
+}
+
+/*
+ * Give back the snapshot of a query that is about to start, or that has been
+ * started but has not read anything with it.  Returns false, with nothing done,
+ * when it is not the query's own.  On true the caller must call
+ * ryw_snapshot_retake_query(), and touch no catalog before; if it raises
+ * instead, the transaction's abort puts everything right.
+ */
+bool
+ryw_snapshot_release_query(QueryDesc *query)
+{
+	if (!is_exchangeable(query))
+		return false;
+	release_query(query);
 	return true;
 }
 
@@ -205,6 +222,51 @@ ryw_snapshot_retake_query(QueryDesc *query)
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
 	if (query->estate)
 		query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
+}
+
+/*
+ * The copy of a snapshot that has overflowed on a primary has a count of
+ * subtransactions, but no array of them.
+ */
+static bool
+same_xids(const TransactionId *a, const TransactionId *b, uint32 n)
+{
+	return n == 0 ||
+		(a != NULL && b != NULL && memcmp(a, b, n * sizeof(TransactionId)) == 0);
+}
+
+/* Do two snapshots see the same?  Not every two that do are recognised. */
+static bool
+see_the_same(const SnapshotData *a, const SnapshotData *b)
+{
+	return a->xmin == b->xmin &&
+		a->xmax == b->xmax &&
+		a->curcid == b->curcid &&
+		a->takenDuringRecovery == b->takenDuringRecovery &&
+		a->suboverflowed == b->suboverflowed &&
+		a->xcnt == b->xcnt &&
+		a->subxcnt == b->subxcnt &&
+		same_xids(a->xip, b->xip, a->xcnt) &&
+		same_xids(a->subxip, b->subxip, (uint32) a->subxcnt);
+}
+
+/*
+ * Both at once, when there is no wait in between.  The query keeps its snapshot
+ * if a fresh one would see the same.  Returns false, with nothing done, when
+ * the snapshot is not the query's own.
+ */
+bool
+ryw_snapshot_refresh_query(QueryDesc *query)
+{
+	if (!is_exchangeable(query))
+		return false;
+	if (!see_the_same(GetTransactionSnapshot(), query->snapshot))
+	{
+		/* the fresh one cannot be pushed: xmin goes with the release */
+		release_query(query);
+		ryw_snapshot_retake_query(query);
+	}
+	return true;
 }
 
 /*

@@ -25,6 +25,7 @@ extern bool ryw_snapshot_is_fixed(void);
 extern bool ryw_snapshot_comes_with_run(const QueryDesc *query);
 extern bool ryw_snapshot_release_query(QueryDesc *query);
 extern void ryw_snapshot_retake_query(QueryDesc *query);
+extern bool ryw_snapshot_refresh_query(QueryDesc *query);
 extern bool ryw_snapshot_release_active(void);
 extern void ryw_snapshot_retake_active(void);
 extern RywHold ryw_snapshot_hold(void);

@@ -30,22 +30,23 @@
 static bool
 read_hex(const char **pos, const char *end, int max_digits, uint64_t *value)
 {
+	const char *first = *pos;
+	const char *limit = end - first > max_digits ? first + max_digits : end;
+	const char *p;
 	uint64_t	result = 0;
-	int			ndigits = 0;
 
-	while (*pos < end && ndigits < max_digits)
+	for (p = first; p < limit; p++)
 	{
-		int			digit = ryw_hex_digit_value(**pos);
+		int			digit = ryw_hex_digit_value(*p);
 
 		if (digit < 0)
 			break;
 		result = (result << 4) | (uint64_t) digit;
-		ndigits++;
-		(*pos)++;
 	}
 
+	*pos = p;
 	*value = result;
-	return ndigits > 0;
+	return p > first;
 }
 
 /* Move *pos behind the given character, if that is what stands there. */

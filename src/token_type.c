@@ -18,6 +18,7 @@
 #include "libpq/pqformat.h"
 #include "mb/pg_wchar.h"
 #include "nodes/nodes.h"
+#include "utils/builtins.h"
 #include "utils/pg_lsn.h"
 
 #include "compat.h"
@@ -82,6 +83,14 @@ ryw_token_from_cstring(const char *str, RywToken *token)
 {
 	if (!ryw_token_parse(str, strlen(str), token))
 		report_malformed(str, NULL);
+}
+
+/* The same for a text. */
+void
+ryw_token_from_text(const text *str, RywToken *token)
+{
+	if (!ryw_token_parse(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), token))
+		report_malformed(text_to_cstring(str), NULL);
 }
 
 /* ------------------------------------------------------------------------

@@ -23,5 +23,6 @@ extern RywToken *ryw_token_copy(const RywToken *token);
 
 /* Read a token; raises 22P02 when str is malformed. */
 extern void ryw_token_from_cstring(const char *str, RywToken *token);
+extern void ryw_token_from_text(const text *str, RywToken *token);
 
 #endif							/* RYW_TOKEN_TYPE_H */

@@ -120,7 +120,7 @@ ryw_status_text_1_0(PG_FUNCTION_ARGS)
 	ryw_shmem_require();
 	if (PG_ARGISNULL(0))
 		return status(fcinfo, NULL);
-	ryw_token_from_cstring(text_to_cstring(PG_GETARG_TEXT_PP(0)), &token);
+	ryw_token_from_text(PG_GETARG_TEXT_PP(0), &token);
 	return status(fcinfo, &token);
 }
 

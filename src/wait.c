@@ -28,7 +28,6 @@
 
 #include "miscadmin.h"
 #include "portability/instr_time.h"
-#include "replication/walreceiver.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -40,6 +39,7 @@
 #include "visibility.h"
 #include "wait.h"
 #include "wait_awake.h"
+#include "wait_errors.h"
 #include "waitqueue.h"
 
 /* Longest sleeps, in milliseconds. */
@@ -96,122 +96,6 @@ static bool
 is_pending(RywVerdict verdict)
 {
 	return verdict == RYW_NOT_YET || verdict == RYW_NEWER_TIMELINE;
-}
-
-/* Why a verdict is what it is, in one word; for ryw_status and for errors. */
-const char *
-ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
-{
-	switch (verdict)
-	{
-		case RYW_REACHED:
-			return position->is_primary ? "on_primary" : "reached";
-		case RYW_LOST:
-			return "lost";
-		case RYW_FOREIGN:
-			return "foreign";
-		case RYW_UNVERIFIABLE:
-			return "history_unreadable";
-		case RYW_NEWER_TIMELINE:
-		case RYW_NOT_YET:
-			break;
-	}
-
-	if (position->is_primary)
-		return "committing";
-	switch (ryw_replay_state())
-	{
-		case RYW_REPLAY_PAUSED:
-			return "replay_paused";
-		case RYW_REPLAY_BLOCKED:
-			return "replay_blocked";
-		case RYW_REPLAY_DELAYED:
-			return "apply_delayed";
-		case RYW_REPLAY_NOT_STREAMING:
-			return "not_streaming";
-		case RYW_REPLAY_RUNNING:
-			break;
-	}
-	return verdict == RYW_NEWER_TIMELINE ? "newer_timeline" : "replaying";
-}
-
-/*
- * Where the node stands towards the token, as the DETAIL of an error.  A token
- * that nobody will reach here misses no bytes.
- */
-static int
-errdetail_distance(RywVerdict verdict, const RywToken *token,
-				   const RywPosition *position)
-{
-	const char *reason = ryw_wait_reason(verdict, position);
-	char		text[RYW_TOKEN_TEXT_SIZE];
-
-	ryw_token_format(token, text);
-	if (verdict != RYW_NOT_YET)
-		return errdetail("Token %s; this node is at %X/%X on timeline %u; reason: %s.",
-						 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
-						 reason);
-	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
-					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
-					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
-					 token->lsn > position->lsn ?
-					 token->lsn - position->lsn : 0,
-					 reason);
-}
-
-/*
- * Raise unless the verdict is a plain "reached" or "not yet": a token that
- * is lost, foreign or beyond verification is never just false.
- */
-static void
-check_verdict(RywVerdict verdict, const RywToken *token,
-			  const RywPosition *position)
-{
-	switch (verdict)
-	{
-		case RYW_REACHED:
-		case RYW_NOT_YET:
-		case RYW_NEWER_TIMELINE:
-			return;
-		case RYW_LOST:
-			ryw_stats_count(RYW_COUNT_LOST);
-			ereport(ERROR,
-					(errcode(ERRCODE_RYW_LOST),
-					 errmsg("token is lost"),
-					 errdetail_distance(verdict, token, position),
-					 errhint("No node has this write any more: check what became of it.")));
-			break;
-		case RYW_FOREIGN:
-			ryw_stats_count(RYW_COUNT_FOREIGN);
-			ereport(ERROR,
-					(errcode(ERRCODE_RYW_FOREIGN),
-					 errmsg("token is from another cluster or a diverged timeline"),
-					 errdetail_distance(verdict, token, position),
-					 errhint("Send the read to a node of the cluster that minted the token.")));
-			break;
-		case RYW_UNVERIFIABLE:
-			ryw_stats_count(RYW_COUNT_REFUSED);
-			ereport(ERROR,
-					(errcode(ERRCODE_RYW_UNVERIFIABLE),
-					 errmsg("token cannot be verified"),
-					 errdetail_distance(verdict, token, position),
-					 errhint("Restore the timeline history file in pg_wal; the server log names it.")));
-			break;
-	}
-}
-
-/*
- * Raise RY004: no right answer can be given where the call stands.
- */
-void
-ryw_wait_refuse(const char *detail, const char *hint)
-{
-	ryw_stats_count(RYW_COUNT_REFUSED);
-	ereport(ERROR,
-			(errcode(ERRCODE_RYW_NO_ANSWER),
-			 errmsg("cannot wait for a token here"),
-			 errdetail_internal("%s", detail),
-			 errhint("%s", hint)));
 }
 
 /*
@@ -410,6 +294,28 @@ effective_timeout(RywTimeout timeout)
 	return Min(timeout, (RywTimeout) ryw_setting_max_wait);
 }
 
+/* Is this all that there is to know, or has to be looked at more closely? */
+static bool
+is_certain(RywVerdict verdict, const RywToken *token,
+		   const RywPosition *position)
+{
+	return verdict == RYW_REACHED &&
+		(!position->is_primary || ryw_visibility_is_known(token->lsn));
+}
+
+/*
+ * Is there nothing to wait for?  A single look; locks and errors as in
+ * ryw_timeline_verdict().  True is certain: a snapshot taken from now on sees
+ * everything up to the token.
+ */
+bool
+ryw_wait_is_over(const RywToken *token)
+{
+	RywPosition position;
+
+	return is_certain(look(token, &position), token, &position);
+}
+
 /*
  * Wait, and say how it ended; what is never just false has been raised.  The
  * clock is read only when there is something to wait for: *since_us is when
@@ -427,8 +333,7 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 	ryw_shmem_require();
 
 	verdict = look(token, position);
-	if (likely(verdict == RYW_REACHED &&
-			   (!position->is_primary || ryw_visibility_is_known(token->lsn))))
+	if (likely(is_certain(verdict, token, position)))
 	{
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 		return verdict;
@@ -445,7 +350,7 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 		at_once = false;
 		verdict = wait_for_pending(token, position, verdict, deadline_us);
 	}
-	check_verdict(verdict, token, position);
+	ryw_wait_check_verdict(verdict, token, position);
 
 	if (verdict == RYW_REACHED && position->is_primary &&
 		!wait_until_visible(token->lsn, deadline_us, &at_once))
@@ -491,10 +396,6 @@ ryw_wait_require(const RywToken *token, RywTimeout timeout, int64 *since_us)
 										   &position);
 
 	if (verdict != RYW_REACHED)
-		ereport(ERROR,
-				(errcode(ERRCODE_RYW_TIMEOUT),
-				 errmsg("token was not reached within " INT64_FORMAT " ms",
-						effective_timeout(timeout)),
-				 errdetail_distance(verdict, token, &position),
-				 errhint("Read from the primary, or allow more time.")));
+		ryw_wait_report_timeout(effective_timeout(timeout), verdict, token,
+								&position);
 }

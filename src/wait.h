@@ -20,6 +20,7 @@ extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
 extern const char *ryw_wait_reason(RywVerdict verdict,
 								   const RywPosition *position);
 
+extern bool ryw_wait_is_over(const RywToken *token);
 extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout,
 						 int64 *since_us);
 extern void ryw_wait_require(const RywToken *token, RywTimeout timeout,

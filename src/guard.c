@@ -6,10 +6,12 @@
  * A statement that calls one of them is recognised when its execution starts.
  * The calls are found in the plan and their arguments evaluated; then the
  * statement gives its snapshot back, waits for every token, and goes on with
- * a fresh snapshot.  When the executor comes to the call itself, it finds the
- * answer already there.  What that costs the execution of other statements is
- * one look at plannedstmt->invalItems, which is NIL unless the plan calls
- * functions or uses domains that are not built in, and one at the list below.
+ * a fresh snapshot.  If there is nothing to wait for, it keeps its snapshot
+ * where a fresh one would see the same.  When the executor comes to the call
+ * itself, it finds the answer already there.  What that costs the execution
+ * of other statements is one look at plannedstmt->invalItems, which is NIL
+ * unless the plan calls functions or uses domains that are not built in, and
+ * one at the list below.
  *
  * A statement that has to wait is started before, where that may be (see
  * guard_early.c).  If a portal of the client runs it next, the wait is left to
@@ -34,7 +36,6 @@
 
 #include "access/xlog.h"
 #include "executor/executor.h"
-#include "fmgr.h"
 #include "lib/ilist.h"
 #include "miscadmin.h"
 #include "storage/sinval.h"
@@ -48,10 +49,11 @@
 #include "guard.h"
 #include "guard_call.h"
 #include "guard_early.h"
+#include "guard_kept.h"
 #include "guard_plan.h"
 #include "schemawatch.h"
-#include "shmem.h"
 #include "snapshot.h"
+#include "stats.h"
 #include "wait.h"
 
 /* A running statement that has waited, or that waits when it is run. */
@@ -60,7 +62,9 @@ typedef struct GuardedQuery
 	dlist_node	node;
 	MemoryContextCallback forget;
 	Snapshot	snapshot;
-	RywSchemaWatch watch;		/* from its start to the end of its wait */
+	uint64		watched_since;	/* position in the journal of the schema */
+	bool		indexes_doubted;	/* they may have changed before the look */
+	List	   *indexes;		/* that the plan may rest on */
 	uint64		invalidations;	/* taken in when it was started */
 	QueryDesc  *deferred;		/* has yet to wait; NULL: has waited */
 	int			eflags;			/* that it was started with, and by whom */
@@ -78,27 +82,6 @@ static dlist_head guarded_queries = DLIST_STATIC_INIT(guarded_queries);
 static ExecutorStart_hook_type prev_ExecutorStart;
 static ExecutorRun_hook_type prev_ExecutorRun;
 
-static bool
-answer_call(const RywGuardFunction *function, const RywToken *token,
-			RywTimeout timeout, int64 *since_us)
-{
-	if (!function->raises)
-		return ryw_wait_for(token, timeout, since_us);
-	ryw_wait_require(token, timeout, since_us);
-	return true;
-}
-
-/* Raise RY004: the snapshot cannot be exchanged. */
-static void
-refuse_fixed_snapshot(void)
-{
-	if (ryw_snapshot_is_fixed())
-		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
-						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
-	ryw_wait_refuse("The snapshot belongs to another query that is still running.",
-					"Call it in a statement of its own, ahead of the read.");
-}
-
 /* Start the statement, as if we were not there. */
 static void
 start_query(QueryDesc *query, int eflags)
@@ -109,39 +92,62 @@ start_query(QueryDesc *query, int eflags)
 		standard_ExecutorStart(query, eflags);
 }
 
-/* Is there a token that this replica has not reached yet? */
+/* Is there nothing to wait for? */
 static bool
-has_to_sleep(const GuardedQuery *guarded)
+is_over(const GuardedQuery *guarded)
 {
-	RywPosition position;
-
-	if (!RecoveryInProgress())
-		return false;
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
 		if (!guarded->calls[i].is_null &&
-			ryw_wait_look(&guarded->calls[i].token, &position) != RYW_REACHED)
-			return true;
+			!ryw_wait_is_over(&guarded->calls[i].token))
+			return false;
 	}
-	return false;
+	return true;
+}
+
+/* Answer every call when there is nothing to wait for. */
+static void
+answer_at_once(QueryDesc *query, GuardedQuery *guarded)
+{
+	if (!ryw_snapshot_refresh_query(query))
+		ryw_guard_refuse_snapshot();
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		guarded->calls[i].answer = true;
+		if (!guarded->calls[i].is_null)
+			ryw_stats_count(RYW_COUNT_AT_ONCE);
+	}
 }
 
 /* Give the statement's snapshot back, wait for every token, take a fresh one. */
 static void
-wait_for_calls(QueryDesc *query, GuardedQuery *guarded)
+answer_after_wait(QueryDesc *query, GuardedQuery *guarded)
 {
 	int64		since_us = 0;
 
 	if (!ryw_snapshot_release_query(query))
-		refuse_fixed_snapshot();
+		ryw_guard_refuse_snapshot();
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
 		RywGuardCall *call = &guarded->calls[i];
 
 		call->answer = call->is_null ||
-			answer_call(call->function, &call->token, call->timeout, &since_us);
+			ryw_guard_answer(call->function, &call->token, call->timeout, &since_us);
 	}
 	ryw_snapshot_retake_query(query);
+}
+
+/*
+ * Answer every call, and leave the statement with a snapshot that the answers
+ * are right for.  What the schema has become by then has been taken in.
+ */
+static void
+answer_calls(QueryDesc *query, GuardedQuery *guarded, bool over)
+{
+	if (over)
+		answer_at_once(query, guarded);
+	else
+		answer_after_wait(query, guarded);
 	AcceptInvalidationMessages();
 }
 
@@ -152,7 +158,9 @@ wait_for_calls(QueryDesc *query, GuardedQuery *guarded)
 static bool
 must_start_again(const QueryDesc *query, GuardedQuery *guarded)
 {
-	if (ryw_schemawatch_end(&guarded->watch))
+	if (guarded->indexes_doubted ||
+		ryw_schemawatch_plan_is_wrong(guarded->watched_since, query->plannedstmt,
+									  guarded->indexes))
 		ryw_wait_refuse("The schema changed after the statement had been planned.",
 						"Try again.");
 	return query->estate != NULL &&
@@ -174,8 +182,8 @@ move_to(MemoryContext context, GuardedQuery *guarded)
 /*
  * Leave the wait of a started statement to its run.  It may then be started
  * again, so what is known of it is kept beside it, in a child of its portal's
- * memory: upon an abort the portal itself may stay, but its plan, which is
- * watched, does not.
+ * memory: upon an abort the portal itself may stay, but there is nothing left
+ * to run.
  */
 static GuardedQuery *
 defer_wait(QueryDesc *query, GuardedQuery *guarded)
@@ -183,77 +191,60 @@ defer_wait(QueryDesc *query, GuardedQuery *guarded)
 	MemoryContext context = AllocSetContextCreate(ActivePortal->portalContext,
 												  "ryw deferred wait",
 												  ALLOCSET_SMALL_SIZES);
-	GuardedQuery *deferred;
 
 	guarded->deferred = query;
-	deferred = move_to(context, guarded);
-	ryw_schemawatch_moved(&deferred->watch);
-	return deferred;
+	return move_to(context, guarded);
 }
 
 /*
- * Read every call of a statement about to start.  Then wait for the tokens, and
- * leave the statement with a fresh snapshot; or start it, if that may be, and
- * leave the wait to its run.  The result lives in the current memory context, or
- * where defer_wait() has put it.
+ * Read every call of a statement about to start, and answer them; or start it,
+ * if that may be, and leave the wait to its run.  The plan is watched from that
+ * position on.  The result lives in the current memory context, or where
+ * defer_wait() has put it.
  */
 static GuardedQuery *
-guard_query(QueryDesc *query, int eflags, List *exprs)
+guard_query(QueryDesc *query, int eflags, RywGuardedPlan *plan, uint64 since)
 {
-	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(exprs)));
-	GuardedQuery *volatile deferred = NULL;
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(plan->calls)));
+	bool		over;
 	ListCell   *lc;
 
 	guarded->eflags = eflags;
 	GetUserIdAndSecContext(&guarded->user, &guarded->user_context);
 	guarded->invalidations = SharedInvalidMessageCounter;
-	ryw_schemawatch_begin(&guarded->watch, query->plannedstmt);
-	PG_TRY();
-	{
-		ryw_schemawatch_note_indexes(&guarded->watch);
-		foreach(lc, exprs)
-			ryw_guard_read_call(lfirst(lc), query->params,
-								&guarded->calls[guarded->ncalls++]);
+	guarded->watched_since = since;
+	guarded->indexes = ryw_guard_indexes(plan);
+	guarded->indexes_doubted = ryw_schemawatch_relations_changed(since, plan->stmt);
+	foreach(lc, plan->calls)
+		ryw_guard_read_call(lfirst(lc), query->params,
+							&guarded->calls[guarded->ncalls++]);
 
-		if (has_to_sleep(guarded) &&
-			ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
-		{
-			start_query(query, eflags);
-			if (ryw_snapshot_comes_with_run(query))
-				deferred = defer_wait(query, guarded);
-		}
-		if (deferred == NULL)
-			wait_for_calls(query, guarded);
-	}
-	PG_CATCH();
+	over = is_over(guarded);
+	if (!over && RecoveryInProgress() &&
+		ryw_guard_may_start_early(query->plannedstmt, guarded->ncalls))
 	{
-		ryw_schemawatch_abandon(&guarded->watch);
-		PG_RE_THROW();
+		start_query(query, eflags);
+		if (ryw_snapshot_comes_with_run(query))
+			return defer_wait(query, guarded);
 	}
-	PG_END_TRY();
-
-	if (deferred != NULL)
-		return deferred;
+	answer_calls(query, guarded, over);
 	if (must_start_again(query, guarded))
 		ryw_guard_undo_start(query);
+	ryw_guard_release_plan(plan);
 	return guarded;
 }
 
 static void
 forget_query(void *arg)
 {
-	GuardedQuery *guarded = arg;
-
-	if (guarded->deferred)
-		ryw_schemawatch_abandon(&guarded->watch);
-	dlist_delete(&guarded->node);
+	dlist_delete(&((GuardedQuery *) arg)->node);
 }
 
 /* Keep what is known of a started statement for as long as its own memory. */
 static void
 remember_query(GuardedQuery *guarded, const QueryDesc *query)
 {
-	/* find_answer() tells running statements apart by this */
+	/* ryw_guard_find_answer() tells running statements apart by this */
 	Assert(query->snapshot->regd_count >= 1);
 
 	if (!guarded->deferred)
@@ -303,13 +294,12 @@ wait_before_run(QueryDesc *query, GuardedQuery *guarded)
 {
 	PG_TRY();
 	{
-		wait_for_calls(query, guarded);
+		answer_calls(query, guarded, false);
 	}
 	PG_CATCH();
 	{
 		guarded->deferred = NULL;
 		guarded->snapshot = InvalidSnapshot;
-		ryw_schemawatch_abandon(&guarded->watch);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -325,8 +315,8 @@ wait_before_run(QueryDesc *query, GuardedQuery *guarded)
  * NULL.  The same plan may run in several statements at once; the snapshot
  * tells them apart.  A statement that is run past our hook has no answer.
  */
-static const RywGuardCall *
-find_answer(const Node *expr)
+const RywGuardCall *
+ryw_guard_find_answer(const Node *expr)
 {
 	Snapshot	snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
 	dlist_iter	iter;
@@ -359,10 +349,12 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && !ryw_guard_is_planning())
 	{
-		List	   *exprs = ryw_guard_find_calls(query->plannedstmt);
+		uint64		since = ryw_schemawatch_now();
+		RywGuardedPlan *plan = ryw_guard_find_plan(query->plannedstmt);
 
-		if (exprs != NIL)
-			guarded = guard_query(query, eflags, exprs);
+		if (plan != NULL)
+			guarded = guard_query(query, eflags, plan,
+								  ryw_guard_kept_since(plan->stmt, since));
 	}
 	if (query->estate == NULL)
 		start_query(query, eflags);
@@ -401,78 +393,4 @@ ryw_guard_install(void)
 	prev_ExecutorRun = ExecutorRun_hook;
 	ExecutorRun_hook = ryw_ExecutorRun;
 	ryw_guard_plan_install();
-}
-
-/* Wait where the call stands, outside of any plan. */
-static bool
-wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
-{
-	RywTimeout	timeout = ryw_guard_read_timeout(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
-	RywToken	token;
-	int64		since_us = 0;
-	bool		answer;
-
-	if (PG_ARGISNULL(0))
-		return true;
-	ryw_guard_read_token(function, PG_GETARG_DATUM(0), &token);
-
-	if (!ryw_snapshot_release_active())
-		refuse_fixed_snapshot();
-	answer = answer_call(function, &token, timeout, &since_us);
-	ryw_snapshot_retake_active();
-
-	/* plans of later statements follow what the schema is now */
-	AcceptInvalidationMessages();
-	return answer;
-}
-
-/* What each of the functions does; address tells which one it is. */
-static Datum
-call_guard(PGFunction address, FunctionCallInfo fcinfo)
-{
-	const RywGuardCall *call;
-
-	ryw_shmem_require();
-
-	call = find_answer(fcinfo->flinfo->fn_expr);
-	if (call != NULL)
-		PG_RETURN_BOOL(call->answer);
-	if (ryw_guard_is_planning())
-		PG_RETURN_NULL();		/* only an estimate is wanted */
-	PG_RETURN_BOOL(wait_in_place(ryw_guard_function(address), fcinfo));
-}
-
-PG_FUNCTION_INFO_V1(ryw_wait_1_0);
-PG_FUNCTION_INFO_V1(ryw_wait_text_1_0);
-PG_FUNCTION_INFO_V1(ryw_require_1_0);
-PG_FUNCTION_INFO_V1(ryw_require_text_1_0);
-
-/*
- * ryw_wait(token, timeout): wait until this node has reached the token.
- * True: statements from here on, this one included, see everything up to it.
- * False: not within timeout milliseconds.  Raises RY002 to RY006.
- */
-Datum
-ryw_wait_1_0(PG_FUNCTION_ARGS)
-{
-	return call_guard(ryw_wait_1_0, fcinfo);
-}
-
-Datum
-ryw_wait_text_1_0(PG_FUNCTION_ARGS)
-{
-	return call_guard(ryw_wait_text_1_0, fcinfo);
-}
-
-/* ryw_require(token, timeout): the same, but RY001 instead of false. */
-Datum
-ryw_require_1_0(PG_FUNCTION_ARGS)
-{
-	return call_guard(ryw_require_1_0, fcinfo);
-}
-
-Datum
-ryw_require_text_1_0(PG_FUNCTION_ARGS)
-{
-	return call_guard(ryw_require_text_1_0, fcinfo);
 }

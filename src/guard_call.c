@@ -29,6 +29,8 @@
 #include "compat.h"
 #include "guard_call.h"
 #include "plancalls.h"
+#include "schemawatch.h"
+#include "snapshot.h"
 #include "token_type.h"
 
 static RywGuardFunction functions[] = {
@@ -43,8 +45,7 @@ typedef struct KnownPlan
 {
 	dlist_node	node;
 	MemoryContextCallback forget;
-	const PlannedStmt *stmt;
-	List	   *calls;
+	RywGuardedPlan plan;
 } KnownPlan;
 
 /* The one used last comes first. */
@@ -143,6 +144,41 @@ ryw_guard_function_of(Oid funcid)
 	return function_by_oid(funcid);
 }
 
+/* Is this the name of one of the functions? */
+bool
+ryw_guard_is_name(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (strcmp(functions[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Are there any of the functions in this database? */
+bool
+ryw_guard_functions_exist(void)
+{
+	if (!resolved)
+		resolve_functions();
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (OidIsValid(functions[i].oid))
+			return true;
+	}
+	return false;
+}
+
+/* How often functions have changed: what is known of them may be kept until then. */
+uint64
+ryw_guard_function_changes(void)
+{
+	if (!resolved)
+		resolve_functions();
+	return invalidations;
+}
+
 static bool
 is_guard(Oid funcid)
 {
@@ -175,32 +211,36 @@ forget_plan(void *arg)
 	dlist_delete(&((KnownPlan *) arg)->node);
 }
 
-/* Remember a plan's calls in the plan's own memory, until that goes away. */
-static void
-remember_plan(const PlannedStmt *stmt, MemoryContext context, List *calls)
+/* Keep what is known of a plan in the plan's own memory, until that goes away. */
+static RywGuardedPlan *
+keep_plan(const PlannedStmt *stmt, MemoryContext context, List *calls)
 {
 	MemoryContext caller = MemoryContextSwitchTo(context);
-	KnownPlan  *known = palloc(sizeof(KnownPlan));
+	KnownPlan  *known = palloc0(sizeof(KnownPlan));
 
-	known->stmt = stmt;
-	known->calls = list_copy(calls);
+	known->plan.stmt = stmt;
+	known->plan.kept_in = context;
+	known->plan.calls = list_copy(calls);
 	known->forget.func = forget_plan;
 	known->forget.arg = known;
 	dlist_push_head(&known_plans, &known->node);
 	MemoryContextRegisterResetCallback(context, &known->forget);
 	MemoryContextSwitchTo(caller);
+	return &known->plan;
 }
 
 /*
- * The calls that a plan holds, as FuncExpr nodes of the plan.  A statement
- * without any pays for a comparison of hash values at most.  The list of a
- * plan in the plan cache is kept with it, so that only its first execution
- * walks the plan.
+ * What is known of a plan that holds calls, or NULL if it holds none.  A
+ * statement without any pays for a comparison of hash values at most.  For a
+ * plan in the plan cache it is kept, so that only its first execution walks the
+ * plan; for any other it lives in the current memory context, until
+ * ryw_guard_release_plan().
  */
-List *
-ryw_guard_find_calls(PlannedStmt *stmt)
+RywGuardedPlan *
+ryw_guard_find_plan(PlannedStmt *stmt)
 {
 	MemoryContext context;
+	RywGuardedPlan *plan;
 	List	   *calls;
 	dlist_iter	iter;
 
@@ -211,21 +251,69 @@ ryw_guard_find_calls(PlannedStmt *stmt)
 	{
 		KnownPlan  *known = dlist_container(KnownPlan, node, iter.cur);
 
-		if (known->stmt == stmt)
+		if (known->plan.stmt == stmt)
 		{
 			dlist_move_head(&known_plans, &known->node);
-			return known->calls;
+			return known->plan.calls == NIL ? NULL : &known->plan;
 		}
 	}
 
 	if (!mentions_guard(stmt))
-		return NIL;
+		return NULL;
 
 	calls = ryw_plancalls_find(stmt, is_guard);
 	context = GetMemoryChunkContext(stmt);
 	if (strcmp(context->name, "CachedPlan") == 0)
-		remember_plan(stmt, context, calls);
-	return calls;
+	{
+		plan = keep_plan(stmt, context, calls);
+		list_free(calls);
+	}
+	else
+	{
+		plan = palloc0(sizeof(RywGuardedPlan));
+		plan->stmt = stmt;
+		plan->calls = calls;
+	}
+	return plan->calls == NIL ? NULL : plan;
+}
+
+/*
+ * The indexes that the plan may rest on, as of its first execution.  They do
+ * not change later: a plan in the plan cache is not used again once the message
+ * of a change of an index has been taken in.  Call while the plan is watched.
+ */
+List *
+ryw_guard_indexes(RywGuardedPlan *plan)
+{
+	MemoryContext caller;
+	List	   *indexes;
+
+	if (plan->has_indexes)
+		return plan->indexes;
+
+	indexes = ryw_schemawatch_indexes(plan->stmt);
+	if (plan->kept_in != NULL)
+	{
+		caller = MemoryContextSwitchTo(plan->kept_in);
+		plan->indexes = list_copy(indexes);
+		MemoryContextSwitchTo(caller);
+		list_free(indexes);
+	}
+	else
+		plan->indexes = indexes;
+	plan->has_indexes = true;
+	return plan->indexes;
+}
+
+/* Done with it, and with its lists: free what is not kept with the plan. */
+void
+ryw_guard_release_plan(RywGuardedPlan *plan)
+{
+	if (plan->kept_in != NULL)
+		return;
+	list_free(plan->calls);
+	list_free(plan->indexes);
+	pfree(plan);
 }
 
 /* The value of a parameter that came with the statement. */
@@ -293,16 +381,10 @@ void
 ryw_guard_read_token(const RywGuardFunction *function, Datum value,
 					 RywToken *token)
 {
-	char	   *str;
-
-	if (!function->takes_text)
-	{
+	if (function->takes_text)
+		ryw_token_from_text(DatumGetTextPP(value), token);
+	else
 		*token = *DatumGetRywTokenP(value);
-		return;
-	}
-	str = TextDatumGetCString(value);
-	ryw_token_from_cstring(str, token);
-	pfree(str);
 }
 
 /* Read a timeout argument; raises 22023. */
@@ -358,6 +440,28 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 	call->timeout = ryw_guard_read_timeout(value, is_null);
 	if (estate)
 		FreeExecutorState(estate);
+}
+
+/* Wait as the function does it. */
+bool
+ryw_guard_answer(const RywGuardFunction *function, const RywToken *token,
+				 RywTimeout timeout, int64 *since_us)
+{
+	if (!function->raises)
+		return ryw_wait_for(token, timeout, since_us);
+	ryw_wait_require(token, timeout, since_us);
+	return true;
+}
+
+/* Raise RY004: the snapshot cannot be exchanged. */
+void
+ryw_guard_refuse_snapshot(void)
+{
+	if (ryw_snapshot_is_fixed())
+		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
+						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
+	ryw_wait_refuse("The snapshot belongs to another query that is still running.",
+					"Call it in a statement of its own, ahead of the read.");
 }
 
 /* The entry of the table that the C function serves. */

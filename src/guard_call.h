@@ -28,6 +28,16 @@ typedef struct RywGuardFunction
 	uint32		hash;			/* of the pg_proc entry, as in PlanInvalItem */
 } RywGuardFunction;
 
+/* A plan that holds calls, and what is known of it. */
+typedef struct RywGuardedPlan
+{
+	const PlannedStmt *stmt;
+	MemoryContext kept_in;		/* the plan's own memory, or NULL: not kept */
+	List	   *calls;			/* FuncExpr nodes of the plan */
+	List	   *indexes;		/* see ryw_guard_indexes() */
+	bool		has_indexes;
+} RywGuardedPlan;
+
 /* A call, and what came of its wait. */
 typedef struct RywGuardCall
 {
@@ -39,15 +49,28 @@ typedef struct RywGuardCall
 	bool		answer;
 } RywGuardCall;
 
-extern List *ryw_guard_find_calls(PlannedStmt *stmt);
+extern RywGuardedPlan *ryw_guard_find_plan(PlannedStmt *stmt);
+extern List *ryw_guard_indexes(RywGuardedPlan *plan);
+extern void ryw_guard_release_plan(RywGuardedPlan *plan);
 extern void ryw_guard_read_call(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
 extern void ryw_guard_read_token(const RywGuardFunction *function, Datum value,
 								 RywToken *token);
 extern RywTimeout ryw_guard_read_timeout(Datum value, bool is_null);
+extern bool ryw_guard_answer(const RywGuardFunction *function,
+							 const RywToken *token, RywTimeout timeout,
+							 int64 *since_us);
+RYW_NORETURN extern void ryw_guard_refuse_snapshot(void);
 extern const RywGuardFunction *ryw_guard_function(PGFunction address);
 extern const RywGuardFunction *ryw_guard_function_of(Oid funcid);
+extern bool ryw_guard_is_name(const char *name);
+extern bool ryw_guard_functions_exist(void);
+extern uint64 ryw_guard_function_changes(void);
 
+/* in guard.c */
+extern const RywGuardCall *ryw_guard_find_answer(const Node *expr);
+
+/* in guard_functions.c */
 extern Datum ryw_wait_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_wait_text_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_require_1_0(PG_FUNCTION_ARGS);

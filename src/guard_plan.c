@@ -12,6 +12,9 @@
  * statement waits like any other, and if what the planner relied upon has
  * changed meanwhile, it is told so.
  *
+ * Functions that the planner puts in line may bring further calls with them.  They
+ * are put in line before: see guard_inline.c.
+ *
  * A query without tables is left alone: there is nothing in it that catalogs
  * prove, and PL/pgSQL takes the plans of its simple expressions apart.
  *
@@ -29,6 +32,7 @@
 
 #include "access/transam.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/pathnodes.h"
@@ -40,11 +44,18 @@
 
 #include "compat.h"
 #include "guard_call.h"
+#include "guard_inline.h"
+#include "guard_kept.h"
 #include "guard_plan.h"
 #include "plancalls.h"
+#include "schemawatch.h"
+#include "wait.h"
 
 /* Locations of calls in a query that is being planned, from here on down. */
 #define MARK_FIRST	(-1000)
+
+/* How often a query is planned when catalogs keep changing meanwhile. */
+#define PLANNINGS_MAX	10
 
 /* How deep we are inside the planner, which may call us for estimates. */
 static int	planner_depth;
@@ -65,9 +76,16 @@ is_call(const FuncExpr *expr)
 		expr->funcresulttype == BOOLOID && is_guard(expr->funcid);
 }
 
-/* Collects the calls in a list. */
+/* What is looked for in a query. */
+typedef struct Search
+{
+	List	   *calls;
+	bool		has_wrappers;	/* functions that may hide others */
+} Search;
+
+/* Collects the calls. */
 static bool
-find_in_query(Node *node, List **calls)
+find_in_query(Node *node, Search *search)
 {
 	if (node == NULL)
 		return false;
@@ -80,44 +98,84 @@ find_in_query(Node *node, List **calls)
 		case T_RangeTblRef:
 			return false;		/* the most frequent ones, to save time */
 		case T_Query:
-			return query_tree_walker((Query *) node, find_in_query, calls,
+			return query_tree_walker((Query *) node, find_in_query, search,
 									 QTW_IGNORE_JOINALIASES);
 		case T_FuncExpr:
 			if (is_call((FuncExpr *) node))
 			{
-				*calls = lappend(*calls, node);
+				search->calls = lappend(search->calls, node);
 				return false;
 			}
+			if (!search->has_wrappers &&
+				ryw_guard_is_wrapper(((FuncExpr *) node)->funcid))
+				search->has_wrappers = true;
 			break;
 		default:
 			break;
 	}
-	return expression_tree_walker(node, find_in_query, calls);
+	return expression_tree_walker(node, find_in_query, search);
+}
+
+/* Is this call marked? */
+static bool
+is_marked(const FuncExpr *call)
+{
+	return call->location <= MARK_FIRST;
 }
 
 /*
- * Copies of the calls in a query that is about to be planned; the calls
- * themselves are marked, so that they can be found in the plan.
+ * Mark the calls in a query, so that they can be found in the plan.  Adds copies
+ * of them to the list.
  */
 static List *
-note_calls(Query *query)
+mark_calls(List *calls, List *noted)
 {
-	List	   *calls = NIL;
-	List	   *noted = NIL;
-	int			mark = MARK_FIRST;
 	ListCell   *lc;
+
+	foreach(lc, calls)
+	{
+		FuncExpr   *call = lfirst_node(FuncExpr, lc);
+
+		if (is_marked(call))
+			continue;
+		call->location = MARK_FIRST - list_length(noted);
+		noted = lappend(noted, copyObject(call));
+	}
+	return noted;
+}
+
+/* Can calls be found in this query, or come into it? */
+static bool
+may_hold_calls(Query *query)
+{
+	Search		search = {NIL, false};
 
 	if (query->commandType != CMD_SELECT || query->rowMarks != NIL ||
 		query->hasModifyingCTE ||
 		(query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks))
-		return NIL;
-	(void) find_in_query((Node *) query, &calls);
-	foreach(lc, calls)
-	{
-		FuncExpr   *call = lfirst(lc);
+		return false;
+	(void) find_in_query((Node *) query, &search);
+	return search.calls != NIL || search.has_wrappers;
+}
 
-		call->location = mark--;
-		noted = lappend(noted, copyObject(call));
+/*
+ * Copies of the calls in a query that is about to be planned.  Sets *inlined when
+ * functions have been put in line, which may bring further calls.
+ */
+static List *
+note_calls(Query *query, ParamListInfo params, PlannerGlobal **inlined)
+{
+	Search		search = {NIL, false};
+	List	   *noted;
+
+	(void) find_in_query((Node *) query, &search);
+	noted = mark_calls(search.calls, NIL);
+	if (search.has_wrappers)
+	{
+		*inlined = ryw_guard_inline(query, params);
+		search.calls = NIL;
+		(void) find_in_query((Node *) query, &search);
+		noted = mark_calls(search.calls, noted);
 	}
 	return noted;
 }
@@ -232,28 +290,84 @@ put_back(PlannedStmt *stmt, const List *lost, ParamListInfo params)
 	stmt->relationOids = list_concat(stmt->relationOids, root->glob->relationOids);
 }
 
+static PlannedStmt *
+call_planner(RYW_PLANNER_PARAMS)
+{
+	if (prev_planner)
+		return prev_planner(RYW_PLANNER_ARGS);
+	return standard_planner(RYW_PLANNER_ARGS);
+}
+
+/* Plan a query, and see to it that no call gets lost.  Changes the query. */
+static PlannedStmt *
+plan_keeping_calls(RYW_PLANNER_PARAMS)
+{
+	PlannerGlobal *inlined = NULL;
+	List	   *noted = note_calls(parse, bound_params, &inlined);
+	PlannedStmt *stmt = call_planner(RYW_PLANNER_ARGS);
+	List	   *lost = find_lost(noted, stmt);
+
+	if (lost != NIL)
+		put_back(stmt, lost, bound_params);
+	if (inlined != NULL)
+	{
+		stmt->invalItems = list_concat(stmt->invalItems, inlined->invalItems);
+		stmt->dependsOnRole |= inlined->dependsOnRole;
+	}
+	return stmt;
+}
+
 /*
- * Keep count of the planner, which may call stable functions to estimate, and
- * see to it that no call gets lost.
+ * The same, again until nothing has changed.  What is taken in while a query is
+ * planned, nobody notices later: if its tokens have been reached by then, the
+ * plan is used at once.
  */
+static PlannedStmt *
+plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
+{
+	Query	   *original = parse;
+
+	for (int i = 0; i < PLANNINGS_MAX; i++)
+	{
+		uint64		since = ryw_schemawatch_now();
+		PlannedStmt *stmt;
+
+		CHECK_FOR_INTERRUPTS();
+		parse = copyObject(original);
+		stmt = plan_keeping_calls(RYW_PLANNER_ARGS);
+		if (!ryw_schemawatch_any_changed(since, stmt))
+		{
+			ryw_guard_kept_note(stmt, since);
+			return stmt;
+		}
+	}
+	ryw_wait_refuse("The schema kept changing while the statement was planned.",
+					"Try again.");
+}
+
+/* Plan a query.  One without calls is nothing to us. */
+static PlannedStmt *
+plan_query(RYW_PLANNER_PARAMS)
+{
+	/*
+	 * Look the functions up now rather than when the plan is executed: what is
+	 * taken in by that counts as a change of the plan then.
+	 */
+	if (!ryw_guard_functions_exist() || likely(!may_hold_calls(parse)))
+		return call_planner(RYW_PLANNER_ARGS);
+	return plan_by_fresh_catalogs(RYW_PLANNER_ARGS);
+}
+
+/* Keep count of the planner, which may call stable functions to estimate. */
 static PlannedStmt *
 ryw_planner(RYW_PLANNER_PARAMS)
 {
-	List	   *volatile noted = note_calls(parse);
-	List	   *lost = NIL;
 	PlannedStmt *stmt;
 
 	planner_depth++;
 	PG_TRY();
 	{
-		if (prev_planner)
-			stmt = prev_planner(RYW_PLANNER_ARGS);
-		else
-			stmt = standard_planner(RYW_PLANNER_ARGS);
-		if (unlikely(noted != NIL))
-			lost = find_lost(noted, stmt);
-		if (unlikely(lost != NIL))
-			put_back(stmt, lost, bound_params);
+		stmt = plan_query(RYW_PLANNER_ARGS);
 	}
 	PG_FINALLY();
 	{

@@ -17,10 +17,14 @@
  *	 or take for unique what is not.
  *
  * All show as invalidation messages, which are there to be taken in when the
- * record's redo has returned.  So they are taken in after the wait, and those
- * that concern the plan are remembered meanwhile.  Messages about plain tables
- * do not count by themselves: vacuum and analyze send them all the time.  They
- * are the occasion to see whether the indexes are still alive.
+ * record's redo has returned.  Those that may concern a plan are written into a
+ * journal of this backend as they are taken in.  A plan is held against what has
+ * been added since it was made, or since its execution began, if the plan cache
+ * has looked after it until then.
+ *
+ * Messages about plain tables do not count by themselves: vacuum and analyze
+ * send them all the time.  They are the occasion to see whether the indexes are
+ * still alive.
  *
  *-------------------------------------------------------------------------
  */
@@ -30,7 +34,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
-#include "storage/ipc.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/rel.h"
@@ -40,114 +43,148 @@
 #include "compat.h"
 #include "schemawatch.h"
 
-/* All that have begun: arguments may run guarded statements of their own. */
-static dlist_head watches = DLIST_STATIC_INIT(watches);
+/*
+ * One that is older than so many is taken for changed.  A session that waits
+ * loses count of its messages after 4,096 of all kinds.
+ */
+#define JOURNAL_SIZE	2048
+
+/* A change of a relation, in place of the number of a catalog cache. */
+#define RELATION	(-1)
+
+typedef struct Change
+{
+	int			cacheid;		/* or RELATION */
+	uint32		value;			/* hash or OID; 0 means all of them */
+} Change;
+
+static Change journal[JOURNAL_SIZE];
+static uint64 nchanges;			/* so far; the last ones are in the journal */
+
+static void
+note_change(int cacheid, uint32 value)
+{
+	journal[nchanges % JOURNAL_SIZE].cacheid = cacheid;
+	journal[nchanges % JOURNAL_SIZE].value = value;
+	nchanges++;
+}
 
 static void
 note_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
-	dlist_iter	iter;
-
-	if (proc_exit_inprogress)
-		return;					/* what is watched may be gone already */
-	dlist_foreach(iter, &watches)
-	{
-		RywSchemaWatch *watch = dlist_container(RywSchemaWatch, node, iter.cur);
-
-		if (!OidIsValid(relid))
-			watch->everything_changed = true;
-		else if (!list_member_oid(watch->stmt->relationOids, relid))
-			continue;
-		else if (watch->nchanged < RYW_WATCH_CHANGES)
-			watch->changed[watch->nchanged++] = relid;
-		else
-			watch->everything_changed = true;
-	}
+	note_change(RELATION, relid);
 }
 
 static void
 note_item(Datum arg pg_attribute_unused(), int cacheid, uint32 hash)
 {
-	dlist_iter	iter;
-
-	if (proc_exit_inprogress)
-		return;
-	dlist_foreach(iter, &watches)
-	{
-		RywSchemaWatch *watch = dlist_container(RywSchemaWatch, node, iter.cur);
-		ListCell   *lc;
-
-		foreach(lc, watch->stmt->invalItems)
-		{
-			PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
-
-			if (item->cacheId == cacheid &&
-				(hash == 0 || item->hashValue == hash))
-				watch->item_changed = true;
-		}
-	}
+	note_change(cacheid, hash);
 }
 
-/*
- * Begin to watch for what concerns a plan.  The caller must end or abandon the
- * watch before the plan or the watch itself goes away, also upon an error.
- */
-void
-ryw_schemawatch_begin(RywSchemaWatch *watch, const PlannedStmt *stmt)
+/* Has this changed since?  Yes, where the journal does not reach back so far. */
+static bool
+has_changed(uint64 since, int cacheid, uint32 value)
+{
+	if (nchanges - since > JOURNAL_SIZE)
+		return true;
+	for (uint64 i = since; i < nchanges; i++)
+	{
+		const Change *change = &journal[i % JOURNAL_SIZE];
+
+		if (change->cacheid == cacheid &&
+			(change->value == value || change->value == 0))
+			return true;
+	}
+	return false;
+}
+
+/* The end of the journal, from where on to watch. */
+uint64
+ryw_schemawatch_now(void)
 {
 	static bool registered = false;
 
-	if (!registered)
+	if (unlikely(!registered))
 	{
 		CacheRegisterRelcacheCallback(note_relation, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, note_item, (Datum) 0);
 		CacheRegisterSyscacheCallback(TYPEOID, note_item, (Datum) 0);
 		registered = true;
 	}
-
-	watch->stmt = stmt;
-	watch->nchanged = 0;
-	watch->everything_changed = false;
-	watch->item_changed = false;
-	watch->indexes = NIL;
-	dlist_push_head(&watches, &watch->node);
+	return nchanges;
 }
 
 /*
- * Note the indexes that the plan may rest on.  Call where an error abandons
- * the watch.  The list lives in the current memory context.
+ * The indexes that a plan may rest on.  The list lives in the current memory
+ * context.
  */
-void
-ryw_schemawatch_note_indexes(RywSchemaWatch *watch)
+List *
+ryw_schemawatch_indexes(const PlannedStmt *stmt)
 {
+	List	   *indexes = NIL;
 	ListCell   *lc;
 
-	foreach(lc, watch->stmt->relationOids)
+	foreach(lc, stmt->relationOids)
 	{
 		Relation	relation = RelationIdGetRelation(lfirst_oid(lc));
 
 		if (!RelationIsValid(relation))
 			continue;
 		if (relation->rd_rel->relhasindex)
-			watch->indexes = list_concat(watch->indexes,
-										 RelationGetIndexList(relation));
+		{
+			List	   *more = RelationGetIndexList(relation);
+
+			indexes = list_concat(indexes, more);
+			list_free(more);
+		}
 		RelationClose(relation);
 	}
+	return indexes;
 }
 
-/* The watch has been copied here, and goes on here. */
-void
-ryw_schemawatch_moved(RywSchemaWatch *watch)
+/* Has a function or a type changed that a plan depends on? */
+static bool
+items_changed(uint64 since, const PlannedStmt *stmt)
 {
-	watch->node.prev->next = &watch->node;
-	watch->node.next->prev = &watch->node;
+	ListCell   *lc;
+
+	foreach(lc, stmt->invalItems)
+	{
+		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+		if (has_changed(since, item->cacheId, item->hashValue))
+			return true;
+	}
+	return false;
 }
 
-/* Stop watching, whatever has been seen. */
-void
-ryw_schemawatch_abandon(RywSchemaWatch *watch)
+/* Has anything changed that has to do with a relation of a plan? */
+bool
+ryw_schemawatch_relations_changed(uint64 since, const PlannedStmt *stmt)
 {
-	dlist_delete(&watch->node);
+	ListCell   *lc;
+
+	if (likely(since == nchanges))
+		return false;
+	foreach(lc, stmt->relationOids)
+	{
+		if (has_changed(since, RELATION, lfirst_oid(lc)))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Has anything changed that has to do with a plan?  There is more that is of no
+ * consequence than ryw_schemawatch_plan_is_wrong() knows of.
+ */
+bool
+ryw_schemawatch_any_changed(uint64 since, const PlannedStmt *stmt)
+{
+	if (likely(since == nchanges))
+		return false;
+	return items_changed(since, stmt) ||
+		ryw_schemawatch_relations_changed(since, stmt);
 }
 
 /* Does what is read from this relation depend on its children? */
@@ -176,40 +213,35 @@ is_alive(Oid indexid)
 }
 
 /*
- * Stop watching.  Returns whether the plan may have become wrong by what the
- * caller has taken in: AcceptInvalidationMessages() comes before this, where
- * an error of its is caught.  There is a snapshot again.
+ * May a plan have become wrong by what this backend has taken in since?  These
+ * are the indexes it may rest on.  Needs a snapshot.
  */
 bool
-ryw_schemawatch_end(RywSchemaWatch *watch)
+ryw_schemawatch_plan_is_wrong(uint64 since, const PlannedStmt *stmt,
+							  const List *indexes)
 {
+	bool		changed = false;
 	ListCell   *lc;
 
-	ryw_schemawatch_abandon(watch);
-
-	if (watch->item_changed)
+	if (likely(since == nchanges))
+		return false;
+	if (items_changed(since, stmt))
 		return true;
-	for (int i = 0; i < watch->nchanged; i++)
+	foreach(lc, stmt->relationOids)
 	{
-		if (is_parent(watch->changed[i]))
+		if (!has_changed(since, RELATION, lfirst_oid(lc)))
+			continue;
+		if (is_parent(lfirst_oid(lc)))
 			return true;
+		changed = true;
 	}
-	if (watch->everything_changed)
+	if (changed)
 	{
-		foreach(lc, watch->stmt->relationOids)
-		{
-			if (is_parent(lfirst_oid(lc)))
-				return true;
-		}
-	}
-	if (watch->nchanged > 0 || watch->everything_changed)
-	{
-		foreach(lc, watch->indexes)
+		foreach(lc, indexes)
 		{
 			if (!is_alive(lfirst_oid(lc)))
 				return true;
 		}
 	}
-	list_free(watch->indexes);
 	return false;
 }

@@ -28,17 +28,18 @@ my $tenant = 1;
 
 # Send a statement while the partition of a new tenant is on its way; its answer
 # when replay goes on.  TENANT and TOKEN stand for what is new.  The partition is
-# attached, which nothing conflicts with, or created under a lock on its parent.
+# attached, which nothing conflicts with, or, every third time, created under a
+# lock on its parent.
 sub ask
 {
-	my ($sql) = @_;
+	my ($sql, $attach) = @_;
 	my $partition = 'tenant' . ++$tenant;
 	my $values = "FOR VALUES IN ($tenant)";
 
 	catch_up($primary, $replica);
 	pause_replay($replica);
 	$w->run($_)
-	  foreach $tenant % 3
+	  foreach $attach || $tenant % 3
 	  ? ( "CREATE TABLE $partition (LIKE tenants)",
 		"INSERT INTO $partition VALUES ($tenant, 'mine')",
 		"ALTER TABLE tenants ATTACH PARTITION $partition $values")
@@ -56,8 +57,8 @@ sub ask
 # Such a plan is wrong: the statement must say so, and be right the second time.
 sub never_misses
 {
-	my ($name, $sql, $right) = @_;
-	my ($result, $sent) = ask($sql);
+	my ($name, $sql, $right, $attach) = @_;
+	my ($result, $sent) = ask($sql, $attach);
 
 	is($result->sqlstate, 'RY004', "$name: the plan is known to be wrong");
 	catch_up($primary, $replica);
@@ -93,6 +94,135 @@ never_misses('two guards',
 	"SELECT v FROM tenants WHERE tenant = TENANT AND $guard AND ryw_wait(TOKEN, 8000)",
 	'mine');
 
+# ---- the call is in a function that the planner puts in line ----
+
+my $scalar = '(text) RETURNS boolean LANGUAGE sql';
+my $from = 'RETURNS SETOF text LANGUAGE sql STABLE';
+$w->run($_)
+  foreach "CREATE FUNCTION app_guard$scalar AS 'SELECT ryw_require(\$1, 8000)'",
+  "CREATE FUNCTION outer_guard$scalar AS 'SELECT /* see app_guard */ app_guard (\$1)'",
+  "CREATE FUNCTION commented$scalar AS 'SELECT Outer_Guard -- wait\n(\$1)'",
+  "CREATE FUNCTION \"Guard of the app\"$scalar AS 'SELECT \"ryw_require\"(\$1, 8000)'",
+  "CREATE FUNCTION \"say \"\"guard\"\"\"$scalar AS 'SELECT \"Guard of the app\"(\$1)'",
+  "CREATE FUNCTION quoted$scalar AS 'SELECT \"say \"\"guard\"\"\"(\$1)'",
+  "CREATE FUNCTION escaped$scalar AS 'SELECT U&\"\\0061pp_guard\"(\$1)'",
+  "CREATE FUNCTION atomic_guard$scalar RETURN outer_guard(\$1)",
+  'CREATE FUNCTION with_default(i int, ms bigint DEFAULT 8000, token text DEFAULT NULL)'
+  . " RETURNS boolean LANGUAGE sql AS 'SELECT ryw_require(\$3, \$2)'",
+  "CREATE FUNCTION read_tenant(int, text) $from AS"
+  . " 'SELECT v FROM tenants WHERE tenant = \$1 AND ryw_require(\$2, 8000)'",
+  "CREATE FUNCTION read_wrapped(t int, token text) $from AS"
+  . " 'SELECT v FROM tenants WHERE tenant = t AND app_guard(token)'",
+  "CREATE FUNCTION read_atomic(t int, token text) $from"
+  . ' BEGIN ATOMIC SELECT v FROM tenants WHERE tenant = t AND ryw_require(token, 8000); END',
+  "CREATE FUNCTION read_default(t int, token text, ms bigint DEFAULT 8000) $from AS"
+  . " 'SELECT v FROM tenants WHERE tenant = t AND ryw_require(token, ms)'",
+  "CREATE FUNCTION same(text) RETURNS text LANGUAGE sql AS 'SELECT \$1'",
+  "CREATE FUNCTION read_literal(t int, token text) $from AS"
+  . q{ 'SELECT v FROM tenants WHERE tenant = t AND v <> ''"'' AND app_guard(token) AND v <> ''"'''},
+  "CREATE FUNCTION dotted(text) RETURNS boolean LANGUAGE sql AS 'SELECT (\$1).app_guard'",
+  "CREATE FUNCTION ignores(text, boolean) RETURNS boolean LANGUAGE sql AS"
+  . " 'SELECT ryw_require(\$1, 8000)'",
+  'CREATE FUNCTION twice(text) RETURNS boolean LANGUAGE sql AS'
+  . " 'SELECT \$1 IS NULL OR ryw_require(\$1, 8000)'",
+  'CREATE FUNCTION costly(text) RETURNS text LANGUAGE plpgsql IMMUTABLE COST 1000 AS'
+  . " 'BEGIN RETURN \$1; END'";
+foreach my $name (
+	'app_guard', 'outer_guard', 'commented', '"Guard of the app"',
+	'quoted', 'escaped', 'atomic_guard')
+{
+	never_misses("in $name", "SELECT v FROM tenants WHERE tenant = TENANT AND $name(TOKEN)", 'mine');
+}
+never_misses('in a function with defaults',
+	'SELECT v FROM tenants WHERE tenant = TENANT AND with_default(1, token => TOKEN)', 'mine');
+never_misses('in a function in a subquery',
+	'SELECT count(*) FROM other WHERE EXISTS (SELECT FROM tenants WHERE tenant = TENANT'
+	  . ' AND app_guard(TOKEN) GROUP BY app_guard(TOKEN) HAVING app_guard(TOKEN))', 1);
+foreach my $name ('read_tenant', 'read_wrapped', 'read_atomic')
+{
+	never_misses("in $name, in FROM", "SELECT * FROM $name(TENANT, TOKEN)", 'mine');
+	never_misses("in $name, in FROM of a subquery",
+		"SELECT (SELECT max(x) FROM other, $name(k - 1 + TENANT, TOKEN) x)", 'mine')
+	  if $name eq 'read_wrapped';
+}
+
+never_misses('in a function in FROM, named arguments',
+	'SELECT * FROM read_wrapped(token => TOKEN, t => TENANT)', 'mine');
+never_misses('in a function in FROM, defaults', 'SELECT * FROM read_default(TENANT, TOKEN)', 'mine');
+never_misses('in a function in FROM, all of it',
+	'SELECT * FROM read_default(ms => 8000, token => same(TOKEN), t => TENANT)', 'mine');
+never_misses('in a function in FROM, of another one',
+	'SELECT * FROM read_tenant(TENANT, same(TOKEN))', 'mine');
+never_misses('beside a quotation mark', 'SELECT * FROM read_literal(TENANT, TOKEN)', 'mine');
+never_misses('like a column', 'SELECT v FROM tenants WHERE tenant = TENANT AND dotted(TOKEN)', 'mine');
+never_misses('in an argument that is not used',
+	'SELECT v FROM tenants WHERE tenant = TENANT AND ignores(NULL, ryw_require(TOKEN, 8000))', 'mine');
+never_misses('with an argument that is worked out',
+	'SELECT v FROM tenants WHERE tenant = TENANT AND twice(costly(TOKEN))', 'mine');
+# The partition arrives while the statement is being planned, when the planner has
+# looked for partitions already.  It calls a function to estimate, which stands
+# still, and then looks at a table that it has not seen.
+{
+	my ($gate, $name, $v) = (wire($replica), 'late');
+
+	$w->run($_)
+	  foreach "CREATE FUNCTION late_guard$scalar AS"
+	  . " 'SELECT ryw_require(\$1, 8000) AND current_setting(''port'') = ''none'''",
+	  'CREATE TABLE unseen (i int)',
+	  'CREATE FUNCTION estimate() RETURNS int LANGUAGE plpgsql STABLE AS'
+	  . ' $$ BEGIN PERFORM pg_advisory_xact_lock_shared(53); PERFORM FROM unseen;'
+	  . ' RETURN 1; END $$';
+	foreach my $wrapper (
+		'ryw_require(TOKEN, 8000)',
+		'app_guard(TOKEN)',
+		'late_guard(TOKEN)')
+	{
+		++$tenant if $wrapper !~ /late/;
+		catch_up($primary, $replica);
+		pause_replay($replica);
+		$w->run($_)
+		  foreach $wrapper =~ /late/
+		  ? "CREATE OR REPLACE FUNCTION late_guard$scalar AS 'SELECT ryw_require(\$1, 8000)'"
+		  : ( "CREATE TABLE $name$tenant (LIKE tenants)",
+			"INSERT INTO $name$tenant VALUES ($tenant, 'mine')",
+			"ALTER TABLE tenants ATTACH PARTITION $name$tenant FOR VALUES IN ($tenant)");
+		my $token = $w->value('SELECT ryw_token()');
+		my $sql = "SELECT v FROM tenants, other WHERE tenant = $tenant AND k = estimate()"
+		  . " AND $wrapper";
+		$sql =~ s/TOKEN/'$token'/;
+		$gate->run('SELECT pg_advisory_lock(53)');
+		$c->send_query($sql);
+		poll_until(
+			sub { sql($replica, 'SELECT count(*) FROM pg_locks WHERE NOT granted') == 1 })
+		  or die 'it does not stand still';
+		resume_replay($replica);
+		catch_up($primary, $replica);
+		$gate->run('SELECT pg_advisory_unlock(53)');
+		my $result = $c->collect;
+		is($result->sqlstate eq 'RY004' ? 'RY004' : $result->last_value,
+			'mine', "the partition comes while it is planned: $wrapper");
+	}
+
+	# cancelled there, and terminated: nothing is watched any more
+	my $sql = "SELECT v FROM tenants, other WHERE tenant = $tenant AND k = estimate()"
+	  . " AND ryw_require('0/1')";
+	foreach my $how ('cancel', 'terminate')
+	{
+		my $conn = wire($replica);
+		$gate->run('SELECT pg_advisory_lock(53)');
+		$conn->send_query($sql);
+		poll_until(
+			sub { sql($replica, 'SELECT count(*) FROM pg_locks WHERE NOT granted') == 1 })
+		  or die 'it does not stand still';
+		$how eq 'cancel' ? $conn->cancel : kill('TERM', $conn->pid);
+		is($conn->collect->sqlstate, $how eq 'cancel' ? '57014' : '57P01', "$how while it is planned");
+		$gate->run('SELECT pg_advisory_unlock(53)');
+		is($conn->value($sql), 'mine', 'and again') if $how eq 'cancel';
+		$conn->finish;
+	}
+	$gate->finish;
+}
+
 # The first partition of all.
 catch_up($primary, $replica);
 pause_replay($replica);
@@ -127,6 +257,78 @@ foreach my $condition ('k > 10', 'k IS NULL')
 	is($c->value($sql), 1, "$condition: right the second time");
 }
 $c->run('RESET constraint_exclusion');
+
+# ---- plans that an SQL function keeps while it waits ----
+
+# From 18 on they are in the plan cache, which looks whether they are right.  The
+# partition is attached: the first call has locked its parent when the second one
+# waits, so that one that is created would be refused.
+my $kept_unseen = $replica->pg_version < 18;
+$w->run($_)
+  foreach "CREATE FUNCTION read_twice(int, text) RETURNS text LANGUAGE sql AS"
+  . " 'SELECT ryw_require(\$2, 8000);"
+  . " SELECT v FROM tenants WHERE tenant = \$1 AND ryw_require(\$2, 8000)'",
+  "CREATE FUNCTION read_once(int, text) RETURNS text LANGUAGE sql STRICT AS"
+  . " 'SELECT v FROM tenants WHERE tenant = \$1 AND ryw_require(\$2, 8000)'",
+  'CREATE FUNCTION wait_for(token text) RETURNS text LANGUAGE plpgsql AS'
+  . " 'BEGIN PERFORM ryw_require(token, 8000); RETURN token; END'";
+my $old_token = $w->value('SELECT ryw_token()');
+foreach (
+	[ 'two statements', 'SELECT read_twice(TENANT, TOKEN)' ],
+	[ 'two calls', 'SELECT max(read_once(tenant, wait_for(token)))'
+		. " FROM (VALUES (1, '$old_token'), (TENANT, TOKEN)) c (tenant, token)" ])
+{
+	my ($name, $sql) = @$_;
+
+	if ($kept_unseen)
+	{
+		never_misses("function, $name", $sql, 'mine', 1);
+	}
+	else
+	{
+		my ($result) = ask($sql, 1);
+		is($result->last_value, 'mine', "function, $name: planned anew");
+	}
+}
+
+# A plan is doubted only when more has changed than the session remembers.  The
+# guard makes it take in what has changed little by little.
+$w->run($_)
+  foreach 'CREATE TABLE step (n int)', 'INSERT INTO step VALUES (0)',
+  'CREATE TABLE quiet AS SELECT 1 AS k',
+  'CREATE FUNCTION await_step(int) RETURNS int LANGUAGE plpgsql AS'
+  . " 'BEGIN WHILE (SELECT max(n) < \$1 FROM step WHERE ryw_require(NULL::text))"
+  . " LOOP PERFORM pg_sleep(0.01); END LOOP;"
+  . " RETURN \$1; END'",
+  'CREATE FUNCTION read_quiet(int, text) RETURNS int LANGUAGE sql STRICT AS'
+  . " 'SELECT k FROM quiet WHERE ryw_require(\$2, 8000)'",
+  'CREATE PROCEDURE create_tables(n int) LANGUAGE plpgsql AS'
+  . " 'BEGIN FOR i IN 1 .. n LOOP EXECUTE format(''CREATE TABLE made_%s_%s ()'', n, i);"
+  . " COMMIT; END LOOP; END'";
+my $step = 0;
+foreach my $tables (20, 900)
+{
+	my $token = $w->value('SELECT ryw_token()');
+
+	catch_up($primary, $replica);
+	$c->send_query("SELECT max(read_quiet(await_step(n), '$token'))"
+		  . " FROM (VALUES ($step), ($step + 1)) v (n)");
+	$step++;
+	poll_until(sub { sql($replica, "SELECT count(*) FROM pg_stat_activity"
+		  . " WHERE wait_event = 'PgSleep'") == 1 }) or die 'does not wait for its step';
+	$w->run("CALL create_tables($tables)");
+	$w->run("INSERT INTO step VALUES ($step)");
+	my $result = $c->collect;
+
+	if ($kept_unseen && $tables > 100)
+	{
+		is($result->sqlstate, 'RY004', "function: $tables tables made meanwhile");
+	}
+	else
+	{
+		is($result->last_value, 1, "function: $tables tables made meanwhile");
+	}
+}
 
 # ---- whatever the planner does without ----
 

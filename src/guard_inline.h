@@ -1,0 +1,16 @@
+/*-------------------------------------------------------------------------
+ *
+ * guard_inline.h
+ *	  Calls inside SQL functions that the planner puts in line.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_GUARD_INLINE_H
+#define RYW_GUARD_INLINE_H
+
+#include "nodes/pathnodes.h"
+
+extern bool ryw_guard_is_wrapper(Oid funcid);
+extern PlannerGlobal *ryw_guard_inline(Query *query, ParamListInfo params);
+
+#endif							/* RYW_GUARD_INLINE_H */

@@ -198,6 +198,7 @@ extern void measure_mixed(int nclients, double round_trip_ms);
 extern void measure_waiters(int nwaiters);
 extern void measure_timeouts(int nwrites);
 extern void measure_replay(int nwaiters);
+extern void work_statements(int n);
 extern void work_commits(int n);
 extern void work_sleepers(int n);
 

@@ -21,7 +21,7 @@
  *	  waiters:N			N sessions woken by one commit, and by N commits
  *	  timeouts:N		waits that miss their end, in N writes
  *	  replay:N			what N waiters that are not due cost replay
- *	  commits:N, sleepers:N		work for bench/instructions to count
+ *	  commits:N, statements:N, sleepers:N	work for bench/instructions to count
  *
  * Exit status: 0; 1 when a read that had waited was stale; 2 on errors.
  *
@@ -67,6 +67,8 @@ measure(const char *what)
 		measure_replay(number > 0 ? (int) number : 1000);
 	else if (IS("commits"))
 		work_commits((int) number);
+	else if (IS("statements"))
+		work_statements((int) number);
 	else if (IS("sleepers"))
 		work_sleepers((int) number);
 	else

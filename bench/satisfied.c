@@ -20,28 +20,37 @@ typedef struct Statement
 {
 	const char *name;
 	const char *label;
+	const char *ours;			/* what does the same by ryw */
 	int			since;
-	const char *sql;			/* prepared, or NULL: sent as text */
+	bool		waits;			/* by WAIT FOR LSN, sent as text, before it */
+	const char *sql;			/* prepared, or NULL */
 	int			nparams;
 } Statement;
 
+#define READ	"SELECT version FROM bench WHERE id = 1"
+
 static const Statement statements[] = {
-	{"select1", "SELECT 1", 0, "SELECT 1", 0},
-	{"select1_again", "SELECT 1, again: the noise of this table", 0,
-	"SELECT 1", 0},
-	{"select_params", "SELECT $1::text IS NULL, $2::int8 IS NULL", 0,
-	"SELECT $1::text IS NULL, $2::int8 IS NULL", 2},
-	{"poll", "SELECT pg_last_wal_replay_lsn() >= $1", 0,
-	"SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", 1},
-	{"ryw_wait", "SELECT ryw_wait($1, $2)", 0, "SELECT ryw_wait($1, $2)", 2},
-	{"ryw_wait_typed", "SELECT ryw_wait($1::ryw_token, $2)", 0,
-	"SELECT ryw_wait($1::ryw_token, $2)", 2},
-	{"read", "read by primary key", 0,
-	"SELECT version FROM bench WHERE id = 1", 0},
-	{"guarded", "read by primary key AND ryw_require($1, $2)", 0,
-	"SELECT version FROM bench WHERE id = 1 AND ryw_require($1, $2)", 2},
-	{"select1_text", "SELECT 1, sent as text", 0, NULL, 0},
-	{"wait_for_lsn", "WAIT FOR LSN, sent as text", 190000, NULL, 0},
+	{"select1", "SELECT 1", "ryw_wait", 0, false, "SELECT 1", 0},
+	{"select1_again", "SELECT 1, again: the noise of this table", "ryw_wait",
+	0, false, "SELECT 1", 0},
+	{"select_params", "SELECT octet_length($1::text) < $2::int8", "ryw_wait",
+	0, false, "SELECT octet_length($1::text) < $2::int8", 2},
+	{"poll", "SELECT pg_last_wal_replay_lsn() >= $1", "ryw_wait",
+	0, false, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", 1},
+	{"ryw_wait", "SELECT ryw_wait($1, $2)", "ryw_wait",
+	0, false, "SELECT ryw_wait($1, $2)", 2},
+	{"ryw_wait_default", "SELECT ryw_wait($1)", "ryw_wait",
+	0, false, "SELECT ryw_wait($1)", 1},
+	{"ryw_wait_typed", "SELECT ryw_wait($1::ryw_token, $2)", "ryw_wait",
+	0, false, "SELECT ryw_wait($1::ryw_token, $2)", 2},
+	{"select1_text", "SELECT 1, sent as text", "ryw_wait", 0, false, NULL, 0},
+	{"wait_for_lsn", "WAIT FOR LSN, sent as text", "ryw_wait",
+	190000, true, NULL, 0},
+	{"read", "read by primary key", "guarded", 0, false, READ, 0},
+	{"wait_for_lsn_read", "WAIT FOR LSN, then read by primary key", "guarded",
+	190000, true, READ, 0},
+	{"guarded", "read by primary key AND ryw_require($1, $2)", "guarded",
+	0, false, READ " AND ryw_require($1, $2)", 2},
 };
 
 static char token[TOKEN_SIZE];
@@ -49,33 +58,35 @@ static char lsn[TOKEN_SIZE];
 static const Statement *current;	/* changed while the crew is idle */
 
 static void
+finish_statement(PGconn *conn, PGresult *res)
+{
+	if (PQresultStatus(res) != PGRES_TUPLES_OK)
+		expect(conn, res, PGRES_COMMAND_OK);
+	PQclear(res);
+}
+
+static void
 execute_current(Worker *worker)
 {
 	PGconn	   *conn = worker->own;
-	PGresult   *res;
+	const char *params[2] = {token, TIMEOUT_TEXT};
 
-	if (current->sql)
-	{
-		const char *params[2] = {token, TIMEOUT_TEXT};
-
-		if (strcmp(current->name, "poll") == 0)
-			params[0] = lsn;
-		res = PQexecPrepared(conn, current->name, current->nparams, params,
-							 NULL, NULL, 0);
-	}
-	else if (strcmp(current->name, "wait_for_lsn") == 0)
+	if (current->waits)
 	{
 		char		sql[128];
 
 		snprintf(sql, sizeof(sql), "WAIT FOR LSN '%s' WITH (TIMEOUT '"
 				 TIMEOUT_TEXT "ms')", lsn);
-		res = PQexec(conn, sql);
+		finish_statement(conn, PQexec(conn, sql));
 	}
-	else
-		res = PQexec(conn, "SELECT 1");
-	if (PQresultStatus(res) != PGRES_TUPLES_OK)
-		expect(conn, res, PGRES_COMMAND_OK);
-	PQclear(res);
+	if (strcmp(current->name, "poll") == 0)
+		params[0] = lsn;
+	if (current->sql)
+		finish_statement(conn, PQexecPrepared(conn, current->name,
+											  current->nparams, params,
+											  NULL, NULL, 0));
+	else if (!current->waits)
+		finish_statement(conn, PQexec(conn, "SELECT 1"));
 }
 
 /* A write that has long arrived. */
@@ -97,28 +108,45 @@ write_something(void)
 	PQfinish(replica);
 }
 
+/* The rates of that statement, which is one of those above. */
+static const Series *
+rates_of(const Series *rates, const char *name)
+{
+	size_t		i = 0;
+
+	while (strcmp(statements[i].name, name) != 0)
+		i++;
+	return &rates[i];
+}
+
 static void
 print_rates(const Series *rates, bool *usable, int nclients)
 {
 	report_title("Nothing to wait for: statements a second, %d session%s on "
 				 "the replica", nclients, nclients == 1 ? "" : "s");
-	printf("%-46s %12s   %s\n", "", "a second",
-		   "divided by SELECT 1 sent the same way (quartiles)");
+	printf("%-46s %12s   %-24s %s\n", "", "", "divided by SELECT 1",
+		   "ryw's that does the same,");
+	printf("%-46s %12s   %-24s %s\n", "median (quartiles)", "a second",
+		   "sent the same way", "divided by this one's");
 	for (size_t i = 0; i < lengthof(statements); i++)
 	{
-		int			base = statements[i].sql ? 0 : lengthof(statements) - 2;
+		const char *base = statements[i].sql ? "select1" : "select1_text";
 		Series		ratios = {0};
+		Series		ours = {0};
 
 		if (!usable[i])
 			continue;
-		series_ratios(&ratios, &rates[i], &rates[base]);
-		printf("%-46s %12.0f   %s\n", statements[i].label,
-			   series_median(&rates[i]), series_spread(&ratios));
-		report_data("satisfied", "%d\t%s\t%.0f\t%.4f\t%.4f\t%.4f\n", nclients,
-					statements[i].name, series_median(&rates[i]),
+		series_ratios(&ratios, &rates[i], rates_of(rates, base));
+		series_ratios(&ours, rates_of(rates, statements[i].ours), &rates[i]);
+		printf("%-46s %12.0f   %-24s %s\n", statements[i].label,
+			   series_median(&rates[i]), series_spread(&ratios),
+			   series_spread(&ours));
+		report_data("satisfied", "%d\t%s\t%.0f\t%.4f\t%.4f\t%.4f\t%.4f\n",
+					nclients, statements[i].name, series_median(&rates[i]),
 					series_median(&ratios), series_percentile(&ratios, 25),
-					series_percentile(&ratios, 75));
+					series_percentile(&ratios, 75), series_median(&ours));
 		series_clear(&ratios);
+		series_clear(&ours);
 	}
 }
 
@@ -178,4 +206,38 @@ measure_satisfied(int nclients)
 	crew_stop(crew);
 	for (size_t i = 0; i < lengthof(statements); i++)
 		series_clear(&rates[i]);
+}
+
+/*
+ * One statement on the replica so many times, by one backend, for
+ * bench/instructions to count; prints its process id.  The environment has its
+ * text; with $1 and $2 these are a token and a timeout.  TEXT means to send it
+ * as text each time, to be planned.
+ */
+void
+work_statements(int n)
+{
+	const char *sql = getenv("STATEMENT");
+	bool		as_text = getenv("TEXT") != NULL;
+	const char *params[] = {token, TIMEOUT_TEXT};
+	int			nparams;
+	PGconn	   *conn;
+
+	if (!sql)
+		die("STATEMENT is not set");
+	nparams = strchr(sql, '$') ? lengthof(params) : 0;
+	if (nparams > 0)
+		write_something();
+	conn = connect_to(options.replica, 0);
+	printf("%d\n", PQbackendPID(conn));
+	prepare(conn, "counted", sql);
+	for (int i = 0; i < n; i++)
+	{
+		PGresult   *res = as_text ? PQexec(conn, sql) :
+			PQexecPrepared(conn, "counted", nparams, params, NULL, NULL, 0);
+
+		expect(conn, res, PGRES_TUPLES_OK);
+		PQclear(res);
+	}
+	PQfinish(conn);
 }

@@ -409,17 +409,14 @@ inline_mutator(Node *node, void *context)
 }
 
 /*
- * Put all wrappers in a query in line.  The query is changed in place; params
- * are the values that it is planned for.  Returns what the plan depends on
- * because of that.  Call where the planner may be called.
+ * Put all wrappers in a query in line.  The query is changed in place, for the
+ * parameters that glob holds; what the plan depends on because of that is added
+ * to glob.  Call where the planner may be called.
  */
-PlannerGlobal *
-ryw_guard_inline(Query *query, ParamListInfo params)
+void
+ryw_guard_inline(Query *query, PlannerGlobal *glob)
 {
-	Inlining	inlining = {.root = {.type = T_PlannerInfo}};
+	Inlining	inlining = {.root = {.type = T_PlannerInfo,.glob = glob}};
 
-	inlining.root.glob = makeNode(PlannerGlobal);
-	inlining.root.glob->boundParams = params;
 	(void) inline_mutator((Node *) query, &inlining);
-	return inlining.root.glob;
 }

@@ -11,6 +11,6 @@
 #include "nodes/pathnodes.h"
 
 extern bool ryw_guard_is_wrapper(Oid funcid);
-extern PlannerGlobal *ryw_guard_inline(Query *query, ParamListInfo params);
+extern void ryw_guard_inline(Query *query, PlannerGlobal *glob);
 
 #endif							/* RYW_GUARD_INLINE_H */

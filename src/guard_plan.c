@@ -15,11 +15,15 @@
  * Functions that the planner puts in line may bring further calls with them.  They
  * are put in line before: see guard_inline.c.
  *
- * A query without tables is left alone: there is nothing in it that catalogs
- * prove, and PL/pgSQL takes the plans of its simple expressions apart.
+ * In a query without tables calls are left alone: there is nothing in it that
+ * catalogs prove, and PL/pgSQL takes the plans of its simple expressions apart.
  *
  * A call is known again by its location, which the planner hands on and does
  * not use: a negative number that nobody else gives.
+ *
+ * Of an IMMUTABLE function with constant arguments the planner leaves only the
+ * value.  If the function is replaced by the write that is waited for, that value
+ * is of before.  So the plan is made to depend on such functions.
  *
  * The planner may also call stable functions, to estimate; it gets no answer.
  *
@@ -31,6 +35,7 @@
 #include "postgres.h"
 
 #include "access/transam.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
@@ -151,19 +156,25 @@ may_hold_calls(Query *query)
 	Search		search = {NIL, false};
 
 	if (query->commandType != CMD_SELECT || query->rowMarks != NIL ||
-		query->hasModifyingCTE ||
-		(query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks))
+		query->hasModifyingCTE)
 		return false;
 	(void) find_in_query((Node *) query, &search);
 	return search.calls != NIL || search.has_wrappers;
 }
 
+/* Is there nothing in this query that the catalogs of tables could prove? */
+static bool
+is_without_tables(const Query *query)
+{
+	return query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks;
+}
+
 /*
- * Copies of the calls in a query that is about to be planned.  Sets *inlined when
- * functions have been put in line, which may bring further calls.
+ * Copies of the calls in a query that is about to be planned.  Functions that may
+ * bring further calls are put in line, which the plan then depends on.
  */
 static List *
-note_calls(Query *query, ParamListInfo params, PlannerGlobal **inlined)
+note_calls(Query *query, PlannerGlobal *dependencies)
 {
 	Search		search = {NIL, false};
 	List	   *noted;
@@ -172,7 +183,7 @@ note_calls(Query *query, ParamListInfo params, PlannerGlobal **inlined)
 	noted = mark_calls(search.calls, NIL);
 	if (search.has_wrappers)
 	{
-		*inlined = ryw_guard_inline(query, params);
+		ryw_guard_inline(query, dependencies);
 		search.calls = NIL;
 		(void) find_in_query((Node *) query, &search);
 		noted = mark_calls(search.calls, noted);
@@ -270,14 +281,11 @@ put_on_top(Plan *plan, List *condition)
  * called: constant arguments are worked out.
  */
 static void
-put_back(PlannedStmt *stmt, const List *lost, ParamListInfo params)
+put_back(PlannedStmt *stmt, const List *lost, PlannerInfo *root)
 {
-	PlannerInfo *root = makeNode(PlannerInfo);
 	List	   *condition = NIL;
 	ListCell   *lc;
 
-	root->glob = makeNode(PlannerGlobal);
-	root->glob->boundParams = params;
 	foreach(lc, lost)
 		condition = lappend(condition,
 							makeBoolExpr(OR_EXPR,
@@ -286,8 +294,52 @@ put_back(PlannedStmt *stmt, const List *lost, ParamListInfo params)
 										 -1));
 
 	stmt->planTree = put_on_top(stmt->planTree, condition);
-	stmt->invalItems = list_concat(stmt->invalItems, root->glob->invalItems);
-	stmt->relationOids = list_concat(stmt->relationOids, root->glob->relationOids);
+}
+
+/* Make a plan depend on this function, if the planner may work it out. */
+static bool
+depend_on_immutable(Oid funcid, void *root)
+{
+	if (funcid >= FirstUnpinnedObjectId &&
+		func_volatile(funcid) == PROVOLATILE_IMMUTABLE)
+		record_plan_function_dependency(root, funcid);
+	return false;
+}
+
+/* The same for all functions in a query. */
+static bool
+depend_on_immutables(Node *node, PlannerInfo *root)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, Query))
+		return query_tree_walker((Query *) node, depend_on_immutables, root, 0);
+	(void) check_functions_in_node(node, depend_on_immutable, root);
+	return expression_tree_walker(node, depend_on_immutables, root);
+}
+
+/* Something to collect in it what a plan depends on. */
+static PlannerInfo *
+make_root(ParamListInfo params)
+{
+	PlannerInfo *root = makeNode(PlannerInfo);
+
+	root->glob = makeNode(PlannerGlobal);
+	root->glob->boundParams = params;
+	return root;
+}
+
+/* Is there anything in a query that may get lost?  It may hold calls. */
+static bool
+may_lose_anything(Query *query)
+{
+	PlannerInfo *root;
+
+	if (!is_without_tables(query))
+		return true;
+	root = make_root(NULL);
+	(void) depend_on_immutables((Node *) query, root);
+	return root->glob->invalItems != NIL;
 }
 
 static PlannedStmt *
@@ -298,22 +350,25 @@ call_planner(RYW_PLANNER_PARAMS)
 	return standard_planner(RYW_PLANNER_ARGS);
 }
 
-/* Plan a query, and see to it that no call gets lost.  Changes the query. */
+/* Plan a query, and see to it that nothing gets lost.  Changes the query. */
 static PlannedStmt *
-plan_keeping_calls(RYW_PLANNER_PARAMS)
+plan_without_loss(RYW_PLANNER_PARAMS)
 {
-	PlannerGlobal *inlined = NULL;
-	List	   *noted = note_calls(parse, bound_params, &inlined);
-	PlannedStmt *stmt = call_planner(RYW_PLANNER_ARGS);
-	List	   *lost = find_lost(noted, stmt);
+	PlannerInfo *root = make_root(bound_params);
+	List	   *noted = NIL;
+	List	   *lost;
+	PlannedStmt *stmt;
 
+	(void) depend_on_immutables((Node *) parse, root);
+	if (!is_without_tables(parse))
+		noted = note_calls(parse, root->glob);
+	stmt = call_planner(RYW_PLANNER_ARGS);
+	lost = find_lost(noted, stmt);
 	if (lost != NIL)
-		put_back(stmt, lost, bound_params);
-	if (inlined != NULL)
-	{
-		stmt->invalItems = list_concat(stmt->invalItems, inlined->invalItems);
-		stmt->dependsOnRole |= inlined->dependsOnRole;
-	}
+		put_back(stmt, lost, root);
+	stmt->invalItems = list_concat(stmt->invalItems, root->glob->invalItems);
+	stmt->relationOids = list_concat(stmt->relationOids, root->glob->relationOids);
+	stmt->dependsOnRole |= root->glob->dependsOnRole;
 	return stmt;
 }
 
@@ -334,7 +389,7 @@ plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
 
 		CHECK_FOR_INTERRUPTS();
 		parse = copyObject(original);
-		stmt = plan_keeping_calls(RYW_PLANNER_ARGS);
+		stmt = plan_without_loss(RYW_PLANNER_ARGS);
 		if (!ryw_schemawatch_any_changed(since, stmt))
 		{
 			ryw_guard_kept_note(stmt, since);
@@ -353,7 +408,8 @@ plan_query(RYW_PLANNER_PARAMS)
 	 * Look the functions up now rather than when the plan is executed: what is
 	 * taken in by that counts as a change of the plan then.
 	 */
-	if (!ryw_guard_functions_exist() || likely(!may_hold_calls(parse)))
+	if (!ryw_guard_functions_exist() || likely(!may_hold_calls(parse)) ||
+		!may_lose_anything(parse))
 		return call_planner(RYW_PLANNER_ARGS);
 	return plan_by_fresh_catalogs(RYW_PLANNER_ARGS);
 }

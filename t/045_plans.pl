@@ -27,14 +27,16 @@ $w->run($_)
 # of @$ahead do; resume when it waits.  Returns its result.
 sub behind
 {
-	my ($ahead, $sql) = @_;
+	my ($ahead, $sql, $prepared) = @_;
 
 	catch_up($primary, $replica);
 	$c->run('SELECT count(*) FROM p, parent, t');
 	pause_replay($replica);
 	$w->run($_) foreach @$ahead;
 	my $token = $w->value('SELECT ryw_token()');
-	$c->send_query($sql =~ s/TOKEN/'$token'/gr);
+	$prepared
+	  ? $c->add_prepared($prepared, $token)->sync
+	  : $c->send_query($sql =~ s/TOKEN/'$token'/gr);
 
 	# some are refused before they wait
 	poll_until(sub { waiters($replica) == 1 }, 0.5);
@@ -97,6 +99,46 @@ right_or_refused(
 		],
 		'SELECT who_slow() WHERE ryw_require(TOKEN, 60000)'),
 	'new', 's36: a function replaced during the wait');
+
+# The planner leaves nothing of an IMMUTABLE function but its value, which a kept
+# plan holds for good.
+sub replace_fixed
+{
+	my ($value) = @_;
+	return map { "CREATE OR REPLACE FUNCTION $_" }
+	  "fixed() RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT text ''$value'''",
+	  'fixed_slow(int) RETURNS text LANGUAGE plpgsql IMMUTABLE'
+	  . " AS 'BEGIN RETURN ''$value''; END'";
+}
+$w->run($_)
+  foreach replace_fixed('old'), 'CREATE OPERATOR @@@ (FUNCTION = fixed_slow, RIGHTARG = int)';
+my $reads = 'FROM t RIGHT JOIN (VALUES (1)) v(i) ON true WHERE';
+my $nprepared = 0;
+foreach (
+	[ 'in a read', "SELECT fixed() $reads GUARD" ],
+	[ 'without a table', 'SELECT fixed_slow(1) WHERE GUARD' ],
+	[ 'as an operator', 'SELECT @@@ 1 WHERE GUARD' ],
+	[ 'in a condition', "SELECT 'new' $reads fixed() = 'new' AND GUARD" ],
+	[ 'in a CTE', 'WITH c AS MATERIALIZED (SELECT fixed_slow(2) f) SELECT f FROM c WHERE GUARD' ],
+	[ 'in a subquery', 'SELECT (SELECT fixed_slow(3)) WHERE GUARD' ])
+{
+	my ($name, $sql) = @$_;
+
+	$w->run($_) foreach replace_fixed('old');
+	right_or_refused(
+		behind([ replace_fixed('new') ], $sql =~ s/GUARD/ryw_require(TOKEN, 60000)/r),
+		'new', "s36: an IMMUTABLE function replaced, $name");
+
+	my $kept = 'fixed' . ++$nprepared;
+	$w->run($_) foreach replace_fixed('old');
+	catch_up($primary, $replica);
+	$c->prepare($kept, $sql =~ s/GUARD/ryw_require(\$1, 60000)/r, $RywWire::OID{text});
+	$c->exec_prepared($kept, undef) foreach 1 .. 6;
+	is(behind([ replace_fixed('new') ], undef, $kept)->sqlstate,
+		'RY004', "s36: an IMMUTABLE function replaced, $name, kept: RY004");
+	is($c->exec_prepared($kept, undef)->last_value,
+		'new', "s36: an IMMUTABLE function replaced, $name, kept: right the second time");
+}
 
 # The planner leaves out the check of a domain that has no constraint yet.
 $w->run($_) foreach 'CREATE DOMAIN plain AS int', 'VACUUM t';

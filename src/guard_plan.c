@@ -404,10 +404,7 @@ plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
 static PlannedStmt *
 plan_query(RYW_PLANNER_PARAMS)
 {
-	/*
-	 * Look the functions up now rather than when the plan is executed: what is
-	 * taken in by that counts as a change of the plan then.
-	 */
+	/* in a database without our functions there is nothing to look through */
 	if (!ryw_guard_functions_exist() || likely(!may_hold_calls(parse)) ||
 		!may_lose_anything(parse))
 		return call_planner(RYW_PLANNER_ARGS);

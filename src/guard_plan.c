@@ -23,7 +23,8 @@
  *
  * Of an IMMUTABLE function with constant arguments the planner leaves only the
  * value.  If the function is replaced by the write that is waited for, that value
- * is of before.  So the plan is made to depend on such functions.
+ * is of before.  So the plan is made to depend on such functions; on all others,
+ * which are in the plan, it does already.
  *
  * The planner may also call stable functions, to estimate; it gets no answer.
  *
@@ -329,7 +330,10 @@ make_root(ParamListInfo params)
 	return root;
 }
 
-/* Is there anything in a query that may get lost?  It may hold calls. */
+/*
+ * Is there anything in a query that may get lost?  It may hold calls.  One that
+ * has nothing else is not to be refused because the schema keeps changing.
+ */
 static bool
 may_lose_anything(Query *query)
 {

@@ -100,8 +100,8 @@ right_or_refused(
 		'SELECT who_slow() WHERE ryw_require(TOKEN, 60000)'),
 	'new', 's36: a function replaced during the wait');
 
-# The planner leaves nothing of an IMMUTABLE function but its value, which a kept
-# plan holds for good.
+# The planner leaves nothing of an IMMUTABLE function but its value.  The plan cache
+# looks after a kept plan, but not while its statement waits.
 sub replace_fixed
 {
 	my ($value) = @_;
@@ -120,19 +120,20 @@ foreach (
 	[ 'as an operator', 'SELECT @@@ 1 WHERE GUARD' ],
 	[ 'in a condition', "SELECT 'new' $reads fixed() = 'new' AND GUARD" ],
 	[ 'in a CTE', 'WITH c AS MATERIALIZED (SELECT fixed_slow(2) f) SELECT f FROM c WHERE GUARD' ],
-	[ 'in a subquery', 'SELECT (SELECT fixed_slow(3)) WHERE GUARD' ])
+	[ 'in a subquery', 'SELECT (SELECT fixed_slow(3)) WHERE GUARD' ],
+	[ 'with another guard alone', 'SELECT fixed() WHERE GUARD AND GUARD' ])
 {
 	my ($name, $sql) = @$_;
 
 	$w->run($_) foreach replace_fixed('old');
 	right_or_refused(
-		behind([ replace_fixed('new') ], $sql =~ s/GUARD/ryw_require(TOKEN, 60000)/r),
+		behind([ replace_fixed('new') ], $sql =~ s/GUARD/ryw_require(TOKEN, 60000)/gr),
 		'new', "s36: an IMMUTABLE function replaced, $name");
 
 	my $kept = 'fixed' . ++$nprepared;
 	$w->run($_) foreach replace_fixed('old');
 	catch_up($primary, $replica);
-	$c->prepare($kept, $sql =~ s/GUARD/ryw_require(\$1, 60000)/r, $RywWire::OID{text});
+	$c->prepare($kept, $sql =~ s/GUARD/ryw_require(\$1, 60000)/gr, $RywWire::OID{text});
 	$c->exec_prepared($kept, undef) foreach 1 .. 6;
 	is(behind([ replace_fixed('new') ], undef, $kept)->sqlstate,
 		'RY004', "s36: an IMMUTABLE function replaced, $name, kept: RY004");

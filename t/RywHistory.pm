@@ -180,7 +180,9 @@ sub resume
 }
 
 # Everything that a node has received is applied, and a follower has received
-# everything.
+# everything.  Of a node that receives nothing more the positions do not tell:
+# what came last may be a part of a record, up to the end of a page.  Its startup
+# process tells, when it has looked everywhere and found no more.
 sub settle
 {
 	my ($self, @states) = @_;
@@ -197,8 +199,8 @@ sub settle
 		poll_until(
 			sub {
 				sql($state->{node},
-					'SELECT coalesce(pg_last_wal_replay_lsn() >= pg_last_wal_receive_lsn(), true)'
-				) eq 't';
+					q{SELECT coalesce(wait_event, '') FROM pg_stat_activity}
+					  . " WHERE backend_type = 'startup'") eq 'RecoveryRetrieveRetryInterval';
 			}) or croak "$state->{name} does not apply what it has";
 	}
 	return;

@@ -43,7 +43,7 @@ sub snapshot_conflict
 {
 	$version++;
 	$w->run("UPDATE big SET v = v + 1");
-	$w->run('VACUUM big');
+	$w->run('VACUUM (TRUNCATE false) big');
 	return write_token($w, "UPDATE big SET v = $version");
 }
 
@@ -59,7 +59,7 @@ sub pin_conflict
 	$w->run('BEGIN');
 	$w->run('INSERT INTO pinned SELECT g FROM generate_series(1, 50) g');
 	$w->run('ROLLBACK');
-	$w->run('VACUUM pinned');
+	$w->run('VACUUM (TRUNCATE false) pinned');
 	return no_conflict();
 }
 

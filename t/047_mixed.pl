@@ -64,6 +64,22 @@ while (now() < $until)
 }
 RywWire::collect_all([ grep { $_->sock } @readers ], 30);
 
+# Send a guarded read, with this WAL ahead of what it waits for; replay is
+# resumed when it waits.
+sub behind
+{
+	my ($reader, @ahead) = @_;
+
+	pause_replay($replica);
+	$w->run($_) foreach @ahead;
+	my $token = $w->run('UPDATE t SET v = ' . --$v . ' WHERE id = 1')->token;
+	my $sql = "SELECT v FROM t WHERE id = 1 AND ryw_require('$token', 20000)";
+	$reader->send_query($sql);
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	return $sql;
+}
+
 # Replay is blocked by others, over what a guarded read does not hold: it waits,
 # and is served when they are gone.
 {
@@ -72,7 +88,7 @@ RywWire::collect_all([ grep { $_->sock } @readers ], 30);
 	foreach my $case (
 		[ 'a lock', 'SELECT count(*) FROM unrelated', [ 'TRUNCATE unrelated' ] ],
 		[   'a snapshot', 'SELECT count(*) FROM t',
-			[ 'DELETE FROM t WHERE id = 100', 'VACUUM t' ]
+			[ 'DELETE FROM t WHERE id = 100', 'VACUUM (TRUNCATE false) t' ]
 		])
 	{
 		my ($name, $held, $ahead) = @$case;
@@ -80,13 +96,7 @@ RywWire::collect_all([ grep { $_->sock } @readers ], 30);
 		my $reader = wire($replica);
 
 		$other->run($_) foreach 'BEGIN ISOLATION LEVEL REPEATABLE READ', $held;
-		pause_replay($replica);
-		$w->run($_) foreach @$ahead;
-		my $token = $w->run('UPDATE t SET v = -1 WHERE id = 1')->token;
-		$reader->send_query(
-			"SELECT v FROM t WHERE id = 1 AND ryw_require('$token', 20000)");
-		wait_for_waiters($replica, 1);
-		resume_replay($replica);
+		behind($reader, @$ahead);
 		ok( poll_until(
 				sub {
 					sql($replica, q{SELECT count(*) FROM pg_stat_activity
@@ -97,8 +107,22 @@ RywWire::collect_all([ grep { $_->sock } @readers ], 30);
 		select(undef, undef, undef, 0.3);
 		is($reader->try_collect, undef, "s32: $name: the guarded read waits on");
 		$other->run('ROLLBACK');
-		is($reader->collect->value, -1, "s32: $name: and is served");
+		is($reader->collect->value, $v, "s32: $name: and is served");
 	}
+}
+
+# VACUUM locks a table from whose end it cuts empty pages off, and so does replay.
+foreach my $case ([ 'false', '00000' ], [ 'true', 'RY004' ])
+{
+	my ($truncate, $code) = @$case;
+	my $reader = wire($replica);
+	my $extend = 'INSERT INTO t SELECT g, 0 FROM generate_series(1001, 6000) g';
+
+	$w->run($_) foreach $extend, 'DELETE FROM t WHERE id > 1000';
+	catch_up($primary, $replica);
+	my $sql = behind($reader, "VACUUM (TRUNCATE $truncate) t");
+	is($reader->collect->sqlstate, $code, "s32: VACUUM (TRUNCATE $truncate)");
+	is($reader->value($sql), $v, "s32: VACUUM (TRUNCATE $truncate): and again");
 }
 
 cmp_ok($reads, '>', 500, 's31: enough reads to tell');

@@ -65,6 +65,7 @@ my %decoder = (
 	'2' => [ 'BindComplete', sub { () } ],
 	'3' => [ 'CloseComplete', sub { () } ],
 	'n' => [ 'NoData', sub { () } ],
+	'V' => [ 'FunctionCallResponse', \&decode_function_result ],
 	'I' => [ 'EmptyQueryResponse', sub { () } ],
 	's' => [ 'PortalSuspended', sub { () } ]);
 
@@ -104,6 +105,12 @@ sub decode_data_row
 		$at += $len;
 	}
 	return (values => \@values);
+}
+
+sub decode_function_result
+{
+	my $len = unpack('l>', $_[0]);
+	return (values => [ $len < 0 ? undef : substr($_[0], 4, $len) ]);
 }
 
 sub decode_row_description
@@ -271,6 +278,23 @@ sub send_query
 {
 	my ($self, $sql) = @_;
 	return $self->put('Q', "$sql\0")->flush_out;
+}
+
+# A function call message, as libpq's PQfn and its large objects send it.
+# Arguments and the result are text.
+sub send_call
+{
+	my ($self, $oid, @args) = @_;
+	my $body = pack('Nn', $oid, 0) . pack('n', scalar @args);
+
+	$body .= defined $_ ? pack('N/a*', $_) : pack('l>', -1) foreach @args;
+	return $self->put('F', $body . pack('n', 0))->flush_out;
+}
+
+sub call
+{
+	my ($self, @call) = @_;
+	return $self->send_call(@call)->collect;
 }
 
 # The parts of the extended protocol queue only; sync() and flush() send.
@@ -619,7 +643,8 @@ sub value
 	my ($self) = @_;
 	foreach my $message (@{ $self->{messages} })
 	{
-		return $message->{values}->[0] if $message->{type} eq 'DataRow';
+		return $message->{values}->[0]
+		  if $message->{type} eq 'DataRow' || $message->{type} eq 'FunctionCallResponse';
 	}
 	return undef;
 }

@@ -8,6 +8,7 @@
  *
  *-------------------------------------------------------------------------
  */
+#include <endian.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,45 +17,59 @@
 
 #define SLOT_MS		50.0
 
+typedef enum How
+{
+	PREPARED,
+	AS_TEXT,
+	AFTER_WAIT_FOR_LSN,			/* sent as text; then prepared, if any */
+	AS_CALL						/* of ryw_wait, and no statement */
+} How;
+
 typedef struct Statement
 {
 	const char *name;
 	const char *label;
 	const char *ours;			/* what does the same by ryw */
 	int			since;
-	bool		waits;			/* by WAIT FOR LSN, sent as text, before it */
-	const char *sql;			/* prepared, or NULL */
+	How			how;
+	const char *sql;			/* or NULL */
 	int			nparams;
 } Statement;
 
 #define READ	"SELECT version FROM bench WHERE id = 1"
 
 static const Statement statements[] = {
-	{"select1", "SELECT 1", "ryw_wait", 0, false, "SELECT 1", 0},
+	{"select1", "SELECT 1", "ryw_wait", 0, PREPARED, "SELECT 1", 0},
 	{"select1_again", "SELECT 1, again: the noise of this table", "ryw_wait",
-	0, false, "SELECT 1", 0},
+	0, PREPARED, "SELECT 1", 0},
 	{"select_params", "SELECT octet_length($1::text) < $2::int8", "ryw_wait",
-	0, false, "SELECT octet_length($1::text) < $2::int8", 2},
+	0, PREPARED, "SELECT octet_length($1::text) < $2::int8", 2},
 	{"poll", "SELECT pg_last_wal_replay_lsn() >= $1", "ryw_wait",
-	0, false, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", 1},
+	0, PREPARED, "SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn", 1},
 	{"ryw_wait", "SELECT ryw_wait($1, $2)", "ryw_wait",
-	0, false, "SELECT ryw_wait($1, $2)", 2},
+	0, PREPARED, "SELECT ryw_wait($1, $2)", 2},
 	{"ryw_wait_default", "SELECT ryw_wait($1)", "ryw_wait",
-	0, false, "SELECT ryw_wait($1)", 1},
+	0, PREPARED, "SELECT ryw_wait($1)", 1},
 	{"ryw_wait_typed", "SELECT ryw_wait($1::ryw_token, $2)", "ryw_wait",
-	0, false, "SELECT ryw_wait($1::ryw_token, $2)", 2},
-	{"select1_text", "SELECT 1, sent as text", "ryw_wait", 0, false, NULL, 0},
+	0, PREPARED, "SELECT ryw_wait($1::ryw_token, $2)", 2},
+	{"ryw_wait_call", "ryw_wait($1, $2) by PQfn, a call alone", "ryw_wait",
+	0, AS_CALL, NULL, 0},
+	{"select1_text", "SELECT 1, sent as text", "ryw_wait", 0, AS_TEXT,
+	"SELECT 1", 0},
 	{"wait_for_lsn", "WAIT FOR LSN, sent as text", "ryw_wait",
-	190000, true, NULL, 0},
-	{"read", "read by primary key", "guarded", 0, false, READ, 0},
+	190000, AFTER_WAIT_FOR_LSN, NULL, 0},
+	{"wait_for_lsn_again", "WAIT FOR LSN, again, beside the call alone", "ryw_wait_call",
+	190000, AFTER_WAIT_FOR_LSN, NULL, 0},
+	{"read", "read by primary key", "guarded", 0, PREPARED, READ, 0},
 	{"wait_for_lsn_read", "WAIT FOR LSN, then read by primary key", "guarded",
-	190000, true, READ, 0},
+	190000, AFTER_WAIT_FOR_LSN, READ, 0},
 	{"guarded", "read by primary key AND ryw_require($1, $2)", "guarded",
-	0, false, READ " AND ryw_require($1, $2)", 2},
+	0, PREPARED, READ " AND ryw_require($1, $2)", 2},
 };
 
 static char token[TOKEN_SIZE];
 static char lsn[TOKEN_SIZE];
+static unsigned ryw_wait_oid;
 static const Statement *current;	/* changed while the crew is idle */
 
 static void
@@ -65,13 +80,33 @@ finish_statement(PGconn *conn, PGresult *res)
 	PQclear(res);
 }
 
+/* ryw_wait(text, bigint), by the protocol's function call. */
+static void
+call_ryw_wait(PGconn *conn)
+{
+	int64_t		timeout = (int64_t) htobe64(TIMEOUT_MS);
+	char		answer = 0;
+	int			length = 0;
+	PQArgBlock	args[2] = {
+		{.len = (int) strlen(token), .u.ptr = (int *) token},
+		{.len = sizeof(timeout), .u.ptr = (int *) &timeout}
+	};
+	PGresult   *res = PQfn(conn, (int) ryw_wait_oid, (int *) &answer, &length,
+						   0, args, 2);
+
+	expect(conn, res, PGRES_COMMAND_OK);
+	if (length != 1 || answer != 1)
+		die("ryw_wait by a function call does not say true");
+	PQclear(res);
+}
+
 static void
 execute_current(Worker *worker)
 {
 	PGconn	   *conn = worker->own;
 	const char *params[2] = {token, TIMEOUT_TEXT};
 
-	if (current->waits)
+	if (current->how == AFTER_WAIT_FOR_LSN)
 	{
 		char		sql[128];
 
@@ -81,12 +116,14 @@ execute_current(Worker *worker)
 	}
 	if (strcmp(current->name, "poll") == 0)
 		params[0] = lsn;
-	if (current->sql)
+	if (current->how == AS_CALL)
+		call_ryw_wait(conn);
+	else if (current->how == AS_TEXT)
+		finish_statement(conn, PQexec(conn, current->sql));
+	else if (current->sql)
 		finish_statement(conn, PQexecPrepared(conn, current->name,
 											  current->nparams, params,
 											  NULL, NULL, 0));
-	else if (!current->waits)
-		finish_statement(conn, PQexec(conn, "SELECT 1"));
 }
 
 /* A write that has long arrived. */
@@ -102,6 +139,8 @@ write_something(void)
 			 PQparameterStatus(primary, "ryw.token"));
 	snprintf(sql, sizeof(sql), "SELECT '%s'::ryw_token::pg_lsn", token);
 	snprintf(lsn, sizeof(lsn), "%s", query_value(primary, sql));
+	ryw_wait_oid = (unsigned) strtoul(query_value(primary,
+		"SELECT 'ryw_wait(text, bigint)'::regprocedure::oid"), NULL, 10);
 	snprintf(sql, sizeof(sql), "SELECT ryw_require('%s', 10000)", token);
 	run(replica, sql);
 	PQfinish(primary);
@@ -130,7 +169,9 @@ print_rates(const Series *rates, bool *usable, int nclients)
 		   "sent the same way", "divided by this one's");
 	for (size_t i = 0; i < lengthof(statements); i++)
 	{
-		const char *base = statements[i].sql ? "select1" : "select1_text";
+		bool		is_text = statements[i].how == AS_TEXT ||
+			(statements[i].how == AFTER_WAIT_FOR_LSN && !statements[i].sql);
+		const char *base = is_text ? "select1_text" : "select1";
 		Series		ratios = {0};
 		Series		ours = {0};
 
@@ -212,13 +253,14 @@ measure_satisfied(int nclients)
  * One statement on the replica so many times, by one backend, for
  * bench/instructions to count; prints its process id.  The environment has its
  * text; with $1 and $2 these are a token and a timeout.  TEXT means to send it
- * as text each time, to be planned.
+ * as text each time, to be planned; CALL, to call ryw_wait instead.
  */
 void
 work_statements(int n)
 {
 	const char *sql = getenv("STATEMENT");
 	bool		as_text = getenv("TEXT") != NULL;
+	bool		is_call = getenv("CALL") != NULL;
 	const char *params[] = {token, TIMEOUT_TEXT};
 	int			nparams;
 	PGconn	   *conn;
@@ -233,9 +275,15 @@ work_statements(int n)
 	prepare(conn, "counted", sql);
 	for (int i = 0; i < n; i++)
 	{
-		PGresult   *res = as_text ? PQexec(conn, sql) :
-			PQexecPrepared(conn, "counted", nparams, params, NULL, NULL, 0);
+		PGresult   *res;
 
+		if (is_call)
+		{
+			call_ryw_wait(conn);
+			continue;
+		}
+		res = as_text ? PQexec(conn, sql) :
+			PQexecPrepared(conn, "counted", nparams, params, NULL, NULL, 0);
 		expect(conn, res, PGRES_TUPLES_OK);
 		PQclear(res);
 	}

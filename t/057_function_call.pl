@@ -77,8 +77,19 @@ foreach my $case ([ 'ryw_wait', $wait ], [ 'ryw_require', $require ])
 	$c->run('ROLLBACK');
 }
 
+# It holds nothing that replay could have to wait for.
 pause_replay($replica);
+$w->run('VACUUM t');
 my $token = put($put, ++$v);
+$c->send_call($wait, $token, 20000);
+wait_for_waiters($replica, 1);
+is( sql($replica, 'SELECT backend_xmin FROM pg_stat_activity WHERE pid = ' . $c->pid),
+	undef, 's33: no xmin while it waits');
+resume_replay($replica);
+is($c->collect->value, 't', 's31: rows are removed ahead of the write');
+
+pause_replay($replica);
+$token = put($put, ++$v);
 is(call_behind($get_after, $token)->value, $v, 's36: a function that waits and reads');
 pause_replay($replica);
 $token = put($put, ++$v);

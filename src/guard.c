@@ -341,18 +341,37 @@ ryw_guard_find_answer(const Node *expr)
 	return NULL;
 }
 
+/* A function that the planner works out runs a statement: it must not wait. */
+static void
+refuse_to_wait(const QueryDesc *query, RywGuardedPlan *plan)
+{
+	ListCell   *lc;
+
+	foreach(lc, plan->calls)
+	{
+		RywGuardCall call;
+
+		ryw_guard_read_call(lfirst(lc), query->params, &call);
+		if (!call.is_null)
+			ryw_guard_refuse_planning();
+	}
+	ryw_guard_release_plan(plan);
+}
+
 static void
 ryw_ExecutorStart(QueryDesc *query, int eflags)
 {
 	GuardedQuery *guarded = NULL;
 
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
-		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0 && !ryw_guard_is_planning())
+		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
 		uint64		since = ryw_schemawatch_now();
 		RywGuardedPlan *plan = ryw_guard_find_plan(query->plannedstmt);
 
-		if (plan != NULL)
+		if (plan != NULL && ryw_guard_is_planning())
+			refuse_to_wait(query, plan);
+		else if (plan != NULL)
 			guarded = guard_query(query, eflags, plan,
 								  ryw_guard_kept_since(plan->stmt, since));
 	}

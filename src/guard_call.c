@@ -464,6 +464,14 @@ ryw_guard_refuse_snapshot(void)
 					"Call it in a statement of its own, ahead of the read.");
 }
 
+/* Raise RY004: the planner has called a function that waits. */
+void
+ryw_guard_refuse_planning(void)
+{
+	ryw_wait_refuse("The planner works out a function that waits.",
+					"Declare that function VOLATILE, and call it in a statement of its own.");
+}
+
 /* The entry of the table that the C function serves. */
 const RywGuardFunction *
 ryw_guard_function(PGFunction address)

@@ -61,6 +61,7 @@ extern bool ryw_guard_answer(const RywGuardFunction *function,
 							 const RywToken *token, RywTimeout timeout,
 							 int64 *since_us);
 RYW_NORETURN extern void ryw_guard_refuse_snapshot(void);
+RYW_NORETURN extern void ryw_guard_refuse_planning(void);
 extern const RywGuardFunction *ryw_guard_function(PGFunction address);
 extern const RywGuardFunction *ryw_guard_function_of(Oid funcid);
 extern bool ryw_guard_is_name(const char *name);

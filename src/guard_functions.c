@@ -30,6 +30,8 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 		return true;
 	ryw_guard_read_token(function, PG_GETARG_DATUM(0), &token);
 
+	if (ryw_guard_is_planning())
+		ryw_guard_refuse_planning();
 	if (!ryw_snapshot_release_active())
 		ryw_guard_refuse_snapshot();
 	answer = ryw_guard_answer(function, &token, timeout, &since_us);
@@ -51,8 +53,8 @@ call_guard(PGFunction address, FunctionCallInfo fcinfo)
 	call = ryw_guard_find_answer(fcinfo->flinfo->fn_expr);
 	if (call != NULL)
 		PG_RETURN_BOOL(call->answer);
-	if (ryw_guard_is_planning())
-		PG_RETURN_NULL();		/* only an estimate is wanted */
+	if (ryw_guard_is_estimating())
+		PG_RETURN_NULL();
 	PG_RETURN_BOOL(wait_in_place(ryw_guard_function(address), fcinfo));
 }
 

@@ -26,7 +26,10 @@
  * is of before.  So the plan is made to depend on such functions; on all others,
  * which are in the plan, it does already.
  *
- * The planner may also call stable functions, to estimate; it gets no answer.
+ * The planner may also call us, to estimate, as it does with stable functions; it
+ * gets no answer.  If a function that it works out waits for something, that is
+ * refused: the planner's snapshot is not to be exchanged, and what such a function
+ * returns would be of before the wait.
  *
  * What a query that calls none of our functions pays for this is a walk through
  * its tree whenever it is planned.
@@ -63,8 +66,11 @@
 /* How often a query is planned when catalogs keep changing meanwhile. */
 #define PLANNINGS_MAX	10
 
-/* How deep we are inside the planner, which may call us for estimates. */
+/* How deep we are inside the planner, which may call functions. */
 static int	planner_depth;
+
+/* Where errors were reported when the innermost planner began. */
+static ErrorContextCallback *planner_context;
 
 static planner_hook_type prev_planner;
 
@@ -415,13 +421,15 @@ plan_query(RYW_PLANNER_PARAMS)
 	return plan_by_fresh_catalogs(RYW_PLANNER_ARGS);
 }
 
-/* Keep count of the planner, which may call stable functions to estimate. */
+/* Keep count of the planner, which may call functions. */
 static PlannedStmt *
 ryw_planner(RYW_PLANNER_PARAMS)
 {
+	ErrorContextCallback *outer_context = planner_context;
 	PlannedStmt *stmt;
 
 	planner_depth++;
+	planner_context = error_context_stack;
 	PG_TRY();
 	{
 		stmt = plan_query(RYW_PLANNER_ARGS);
@@ -429,16 +437,27 @@ ryw_planner(RYW_PLANNER_PARAMS)
 	PG_FINALLY();
 	{
 		planner_depth--;
+		planner_context = outer_context;
 	}
 	PG_END_TRY();
 	return stmt;
 }
 
-/* Is the planner at work?  It may call us, and must not be made to wait. */
+/* Is the planner at work?  It must not be made to wait. */
 bool
 ryw_guard_is_planning(void)
 {
 	return planner_depth > 0;
+}
+
+/*
+ * Has the planner called us itself, to estimate?  Every function that calls
+ * others, and every statement inside one, says so where errors are reported.
+ */
+bool
+ryw_guard_is_estimating(void)
+{
+	return planner_depth > 0 && error_context_stack == planner_context;
 }
 
 /* Call once, from ryw_guard_install(). */

@@ -10,5 +10,6 @@
 
 extern void ryw_guard_plan_install(void);
 extern bool ryw_guard_is_planning(void);
+extern bool ryw_guard_is_estimating(void);
 
 #endif							/* RYW_GUARD_PLAN_H */

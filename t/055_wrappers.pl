@@ -189,5 +189,43 @@ my $result =
 is($result->sqlstate, 'RY004', 's36: a plan that is never fresh');
 like($result->error->{D}, qr/^The schema kept changing/, 's36: and why');
 
+# ---- a function that waits and is declared IMMUTABLE ----
+
+# The planner works it out, when nothing can be waited for: refused, and never a
+# value of before.
+my %body = (
+	'an expression' => [ 'plpgsql', 'AS $$ BEGIN RETURN ryw_require($1, 8000); END $$' ],
+	'a query that comes to no row' =>
+	  [ 'plpgsql', 'AS $$ BEGIN PERFORM FROM t WHERE v < 0 AND (v = 0 OR ryw_require($1, 8000));'
+		  . ' RETURN true; END $$' ],
+	'SQL' => [ 'sql', 'AS $$ SELECT ryw_require($1, 8000) $$' ],
+	'SQL with a table' => [ 'sql', 'AS $$ SELECT ryw_require($1, 8000) FROM t LIMIT 1 $$' ],
+	'SQL, parsed' => [ 'sql', 'BEGIN ATOMIC SELECT ryw_require($1, 8000); END' ],
+	'one that calls it' => [ 'plpgsql', 'AS $$ BEGIN RETURN parsed($1); END $$' ]);
+
+$w->run('CREATE FUNCTION parsed(text) RETURNS boolean BEGIN ATOMIC SELECT ryw_require($1, 8000); END');
+foreach my $name (sort keys %body)
+{
+	my ($language, $body) = @{ $body{$name} };
+
+	$w->run('CREATE OR REPLACE FUNCTION worked_out(text) RETURNS boolean IMMUTABLE'
+		  . " LANGUAGE $language $body");
+	catch_up($primary, $replica);
+	pause_replay($replica);
+	my $ahead = write_token($w, 'UPDATE t SET v = v');
+	foreach my $conn ($c, $w)
+	{
+		my $where = $conn == $w ? 'primary' : 'replica';
+
+		is($conn->query("SELECT id FROM t WHERE worked_out('$ahead')")->sqlstate,
+			'RY004', "s34: IMMUTABLE, $name, $where: refused");
+		is($conn->query("SELECT worked_out('$ahead')")->sqlstate,
+			'RY004', "s34: IMMUTABLE, $name, $where: refused without a table");
+		is($conn->value('SELECT count(*) FROM t WHERE worked_out(NULL)'),
+			10, "s15: IMMUTABLE, $name, $where: no token");
+	}
+	resume_replay($replica);
+}
+
 $_->finish foreach $c, $w;
 finish_tests($nodes);

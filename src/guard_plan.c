@@ -24,7 +24,8 @@
  * Of an IMMUTABLE function with constant arguments the planner leaves only the
  * value.  If the function is replaced by the write that is waited for, that value
  * is of before.  So the plan is made to depend on such functions; on all others,
- * which are in the plan, it does already.
+ * which are in the plan, it does already.  What such a function calls in turn
+ * cannot be told from here: unless it is written in C, any function may be it.
  *
  * The planner may also call us, to estimate, as it does with stable functions; it
  * gets no answer.  If a function that it works out waits for something, that is
@@ -38,7 +39,9 @@
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
 #include "access/transam.h"
+#include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
@@ -50,6 +53,7 @@
 #include "optimizer/planner.h"
 #include "optimizer/tlist.h"
 #include "utils/lsyscache.h"
+#include "utils/syscache.h"
 
 #include "compat.h"
 #include "guard_call.h"
@@ -305,11 +309,27 @@ put_back(PlannedStmt *stmt, const List *lost, PlannerInfo *root)
 
 /* Make a plan depend on this function, if the planner may work it out. */
 static bool
-depend_on_immutable(Oid funcid, void *root)
+depend_on_immutable(Oid funcid, void *context)
 {
-	if (funcid >= FirstUnpinnedObjectId &&
-		func_volatile(funcid) == PROVOLATILE_IMMUTABLE)
-		record_plan_function_dependency(root, funcid);
+	PlannerInfo *root = context;
+	HeapTuple	tuple;
+
+	if (funcid < FirstUnpinnedObjectId)
+		return false;
+	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
+	if (HeapTupleIsValid(tuple))
+	{
+		Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
+
+		if (form->provolatile == PROVOLATILE_IMMUTABLE)
+		{
+			record_plan_function_dependency(root, funcid);
+			if (form->prolang != ClanguageId)
+				root->glob->invalItems = lappend(root->glob->invalItems,
+												 ryw_schemawatch_any_function());
+		}
+		ReleaseSysCache(tuple);
+	}
 	return false;
 }
 

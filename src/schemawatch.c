@@ -55,8 +55,11 @@
 typedef struct Change
 {
 	int			cacheid;		/* or RELATION */
-	uint32		value;			/* hash or OID; 0 means all of them */
+	uint32		value;			/* hash or OID, or ALL */
 } Change;
+
+/* In a change, what the server sends for all of them; in a plan, any of them. */
+#define ALL			0
 
 static Change journal[JOURNAL_SIZE];
 static uint64 nchanges;			/* so far; the last ones are in the journal */
@@ -92,7 +95,7 @@ has_changed(uint64 since, int cacheid, uint32 value)
 		const Change *change = &journal[i % JOURNAL_SIZE];
 
 		if (change->cacheid == cacheid &&
-			(change->value == value || change->value == 0))
+			(change->value == value || change->value == ALL || value == ALL))
 			return true;
 	}
 	return false;
@@ -112,6 +115,21 @@ ryw_schemawatch_now(void)
 		registered = true;
 	}
 	return nchanges;
+}
+
+/*
+ * What a plan depends on that any change of any function makes wrong.  To the
+ * plan cache this is nothing: to it, hash values that are 0 stand for all only in
+ * a message.
+ */
+PlanInvalItem *
+ryw_schemawatch_any_function(void)
+{
+	PlanInvalItem *item = makeNode(PlanInvalItem);
+
+	item->cacheId = PROCOID;
+	item->hashValue = ALL;
+	return item;
 }
 
 /*

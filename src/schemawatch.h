@@ -11,6 +11,7 @@
 #include "nodes/plannodes.h"
 
 extern uint64 ryw_schemawatch_now(void);
+extern PlanInvalItem *ryw_schemawatch_any_function(void);
 extern List *ryw_schemawatch_indexes(const PlannedStmt *stmt);
 extern bool ryw_schemawatch_relations_changed(uint64 since,
 											  const PlannedStmt *stmt);

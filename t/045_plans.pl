@@ -107,11 +107,15 @@ sub replace_fixed
 	my ($value) = @_;
 	return map { "CREATE OR REPLACE FUNCTION $_" }
 	  "fixed() RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT text ''$value'''",
+	  "inner_fixed() RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT text ''$value'''",
 	  'fixed_slow(int) RETURNS text LANGUAGE plpgsql IMMUTABLE'
 	  . " AS 'BEGIN RETURN ''$value''; END'";
 }
 $w->run($_)
-  foreach replace_fixed('old'), 'CREATE OPERATOR @@@ (FUNCTION = fixed_slow, RIGHTARG = int)';
+  foreach replace_fixed('old'),
+  'CREATE FUNCTION outer_fixed() RETURNS text LANGUAGE plpgsql IMMUTABLE'
+  . " AS 'BEGIN RETURN inner_fixed(); END'",
+  'CREATE OPERATOR @@@ (FUNCTION = fixed_slow, RIGHTARG = int)';
 my $reads = 'FROM t RIGHT JOIN (VALUES (1)) v(i) ON true WHERE';
 my $nprepared = 0;
 foreach (
@@ -140,6 +144,26 @@ foreach (
 	is($c->exec_prepared($kept, undef)->last_value,
 		'new', "s36: an IMMUTABLE function replaced, $name, kept: right the second time");
 }
+
+# One that another calls.  The plan cache does not look after it.
+foreach ([ 'in a read', "SELECT outer_fixed() $reads ryw_require(TOKEN, 60000)" ],
+	[ 'without a table', 'SELECT outer_fixed() WHERE ryw_require(TOKEN, 60000)' ])
+{
+	my ($name, $sql) = @$_;
+
+	$w->run($_) foreach replace_fixed('old');
+	catch_up($primary, $replica);
+	is(behind([ replace_fixed('new') ], $sql)->sqlstate,
+		'RY004', "s36: an IMMUTABLE function within another replaced, $name: RY004");
+	is($c->value($sql =~ s/TOKEN/NULL/r),
+		'new', "s36: an IMMUTABLE function within another replaced, $name: right the second time");
+}
+
+# A plan that is kept goes on with the value, with ryw or without, wherever it runs.
+$w->run($_) foreach replace_fixed('old'), 'PREPARE kept_value AS SELECT outer_fixed()';
+is($w->value('EXECUTE kept_value'), 'old', 'a kept plan with such a value');
+$w->run($_) foreach replace_fixed('new');
+is($w->value('EXECUTE kept_value'), 'old', 'goes on with it, on a primary too');
 
 # The planner leaves out the check of a domain that has no constraint yet.
 $w->run($_) foreach 'CREATE DOMAIN plain AS int', 'VACUUM t';

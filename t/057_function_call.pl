@@ -100,6 +100,21 @@ resume_replay($replica);
 $result ||= $c->collect;
 is($result->error ? $result->sqlstate : $result->value, $v, 's36: a STABLE one: right or refused');
 
+# A read is told what it may have seen, where that is asked for.
+foreach my $conn (wire($primary), $c)
+{
+	$conn->run($_) foreach 'SET ryw.report_token = always', 'SELECT 1';
+	my $last = put($put, ++$v);
+	catch_up($primary, $replica);
+	my $read = $conn->call($get);
+
+	is($read->value, $v, 'report_token always: a function call that reads');
+	cmp_ok(token_lsn($read->token // '0-0-0'),
+		'>=', token_lsn($last), 'report_token always: is told a position that covers it');
+	$conn->run('RESET ryw.report_token');
+	$conn->finish if $conn != $c;
+}
+
 # libpq's large objects are function calls.
 pause_replay($replica);
 $token = put($create, 57);

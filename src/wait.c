@@ -26,8 +26,9 @@
  */
 #include "postgres.h"
 
+#include <time.h>
+
 #include "miscadmin.h"
-#include "portability/instr_time.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -48,13 +49,18 @@
 #define SLEEP_END_OF_REDO	20
 #define SLEEP_COMMITTING	1
 
+/*
+ * The clock that sleeps are measured by.  The server's own instr_time may be
+ * another one (from 19 on that of the processor, at an estimated rate): by that
+ * a wait would end some microseconds before its time.
+ */
 static int64
 monotonic_us(void)
 {
-	instr_time	now;
+	struct timespec now;
 
-	INSTR_TIME_SET_CURRENT(now);
-	return (int64) INSTR_TIME_GET_MICROSEC(now);
+	(void) clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /*

@@ -20,7 +20,7 @@ use Test::More;
 
 our @EXPORT = qw(
   start_cluster wire sql observer_gone
-  now poll_until between
+  now poll_until between comes_to_say
   pause_replay resume_replay replay_lsn catch_up set_conf
   waiters wait_for_waiters queue_is_empty
   write_token token_lsn token_plus with_tag lsn_int int_lsn
@@ -173,6 +173,24 @@ sub poll_until
 		return 0 if now() > $deadline;
 		select(undef, undef, undef, 0.004);
 	}
+}
+
+# ryw_status comes to give this reason.  What holds replay up is looked at, not
+# remembered: it may not have received the WAL yet, and each time it is woken
+# by more of it, it is at work for a moment.
+sub comes_to_say
+{
+	my ($conn, $token, $reason, $name) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my $said;
+
+	poll_until(
+		sub {
+			$said = $conn->value("SELECT reason FROM ryw_status('$token')");
+			return $said eq $reason;
+		},
+		5);
+	return is($said, $reason, $name);
 }
 
 # Both bounds of a measured time, in seconds.

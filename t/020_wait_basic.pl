@@ -194,9 +194,11 @@ foreach my $node (qw(replica1 cascade primary))
 # ---- s10: timeouts ----
 
 my $late = unreached_token();
+$c->query("SET ryw.wait_timeout = '3s'");
 my $started = now();
 is($c->value("SELECT ryw_wait('$late', 0)"), 'f', 's10: timeout 0: false');
-between(now() - $started, 0, 0.25, 's10: timeout 0 only looks once');
+between(now() - $started, 0, 2, 's10: timeout 0 only looks once');
+$c->query('RESET ryw.wait_timeout');
 
 foreach my $bad (-1, -2147483648, '-9223372036854775808')
 {
@@ -213,14 +215,23 @@ is( $c->query_params('SELECT ryw_wait($1, $2)',
 		[ $late, '9223372036854775808' ])->sqlstate,
 	'22003', 's10: beyond bigint as a parameter: 22003');
 
-# Both bounds of each: the timeout, and 250 ms more.
+# Both bounds of each: the timeout, and 250 ms more.  One that was late is tried
+# again, twice, since it may be the machine that was; none may be early.
 sub times_out
 {
 	my ($query, $expected_s, $name, $answer) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $start = now();
-	my $result = $c->query($query);
-	my $elapsed = now() - $start;
+	my ($elapsed, $result);
+
+	foreach (1 .. 3)
+	{
+		my $start = now();
+
+		$result = $c->query($query);
+		$elapsed = now() - $start;
+		last if $elapsed <= $expected_s + 0.25;
+		diag(sprintf('%s: %.3f s, again', $name, $elapsed));
+	}
 
 	if (($answer // 'f') eq 'f')
 	{

@@ -179,7 +179,7 @@ typedef void (*CrewTask) (Worker *worker);
 extern Crew *crew_start(int nworkers);
 extern Worker *crew_worker(Crew *crew, int number);
 
-/* run a task over and over for so long; returns how long it really took */
+/* run a task once, and on for so long; returns how long it really took */
 extern double crew_run(Crew *crew, CrewTask task, double ms);
 extern void crew_stop(Crew *crew);
 extern uint32_t worker_random(Worker *worker, uint32_t below);

@@ -38,11 +38,12 @@ work(void *arg)
 		pthread_barrier_wait(&crew->begin);
 		if (crew->task == NULL)
 			return NULL;
-		while (!atomic_load_explicit(&crew->time_is_up, memory_order_relaxed))
+		do
 		{
 			crew->task(worker);
 			worker->done++;
 		}
+		while (!atomic_load_explicit(&crew->time_is_up, memory_order_relaxed));
 		pthread_barrier_wait(&crew->end);
 	}
 }

@@ -26,6 +26,8 @@
  * is of before.  So the plan is made to depend on such functions; on all others,
  * which are in the plan, it does already.  What such a function calls in turn
  * cannot be told from here: unless it is written in C, any function may be it.
+ * Nor can it be told whether a new function fits a call better than the one that
+ * the parser has found: a plan with functions depends on all of them.
  *
  * The planner may also call us, to estimate, as it does with stable functions; it
  * gets no answer.  If a function that it works out waits for something, that is
@@ -307,9 +309,12 @@ put_back(PlannedStmt *stmt, const List *lost, PlannerInfo *root)
 	stmt->planTree = put_on_top(stmt->planTree, condition);
 }
 
-/* Make a plan depend on this function, if the planner may work it out. */
+/*
+ * Make a plan depend on this function, if the planner may work it out, and on all
+ * others, one of which its name may come to stand for.
+ */
 static bool
-depend_on_immutable(Oid funcid, void *context)
+depend_on_function(Oid funcid, void *context)
 {
 	PlannerInfo *root = context;
 	HeapTuple	tuple;
@@ -322,27 +327,28 @@ depend_on_immutable(Oid funcid, void *context)
 		Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
 
 		if (form->provolatile == PROVOLATILE_IMMUTABLE)
-		{
 			record_plan_function_dependency(root, funcid);
-			if (form->prolang != ClanguageId)
-				root->glob->invalItems = lappend(root->glob->invalItems,
-												 ryw_schemawatch_any_function());
-		}
+		if (form->prolang != ClanguageId)
+			root->glob->invalItems = lappend(root->glob->invalItems,
+											 ryw_schemawatch_any_function());
 		ReleaseSysCache(tuple);
 	}
 	return false;
 }
 
-/* The same for all functions in a query. */
+/* The same for all functions in a query, and for row security. */
 static bool
-depend_on_immutables(Node *node, PlannerInfo *root)
+walk_dependencies(Node *node, PlannerInfo *root)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, depend_on_immutables, root, 0);
-	(void) check_functions_in_node(node, depend_on_immutable, root);
-	return expression_tree_walker(node, depend_on_immutables, root);
+	{
+		root->glob->dependsOnRole |= ((Query *) node)->hasRowSecurity;
+		return query_tree_walker((Query *) node, walk_dependencies, root, 0);
+	}
+	(void) check_functions_in_node(node, depend_on_function, root);
+	return expression_tree_walker(node, walk_dependencies, root);
 }
 
 /* Something to collect in it what a plan depends on. */
@@ -368,7 +374,7 @@ may_lose_anything(Query *query)
 	if (!is_without_tables(query))
 		return true;
 	root = make_root(NULL);
-	(void) depend_on_immutables((Node *) query, root);
+	(void) walk_dependencies((Node *) query, root);
 	return root->glob->invalItems != NIL;
 }
 
@@ -389,7 +395,7 @@ plan_without_loss(RYW_PLANNER_PARAMS)
 	List	   *lost;
 	PlannedStmt *stmt;
 
-	(void) depend_on_immutables((Node *) parse, root);
+	(void) walk_dependencies((Node *) parse, root);
 	if (!is_without_tables(parse))
 		noted = note_calls(parse, root->glob);
 	stmt = call_planner(RYW_PLANNER_ARGS);
@@ -425,6 +431,8 @@ plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
 			ryw_guard_kept_note(stmt, since);
 			return stmt;
 		}
+		if (ryw_schemawatch_meaning_changed(since, stmt))
+			break;
 	}
 	ryw_wait_refuse("The schema kept changing while the statement was planned.",
 					"Try again.");

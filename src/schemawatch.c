@@ -4,7 +4,7 @@
  *	  Noticing that a plan has become wrong while its statement waited.
  *
  * The statement holds locks on its relations, so that most changes of the
- * schema conflict with it, and it yields.  Four kinds do not:
+ * schema conflict with it, and it yields.  Six kinds do not:
  *
  * - a partition or a child table can be attached under a weaker lock on the
  *	 parent; the plan would not read it;
@@ -14,7 +14,10 @@
  * - an index can be dropped or replaced concurrently.  The primary lets it die,
  *	 so that new rows are not put into it, when nobody there uses it any more;
  *	 it knows nothing of the plans of a replica.  Such a plan would miss rows,
- *	 or take for unique what is not.
+ *	 or take for unique what is not;
+ * - a name can come to stand for something else: a schema is renamed, or a table
+ *	 is created in one that search_path has further ahead;
+ * - a role can be granted or revoked, for which there is a row security policy.
  *
  * All show as invalidation messages, which are there to be taken in when the
  * record's redo has returned.  Those that may concern a plan are written into a
@@ -31,6 +34,7 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_index.h"
 #include "catalog/pg_inherits.h"
@@ -101,6 +105,13 @@ has_changed(uint64 since, int cacheid, uint32 value)
 	return false;
 }
 
+/* Has anything of this kind changed since? */
+static bool
+any_has_changed(uint64 since, int cacheid)
+{
+	return has_changed(since, cacheid, ALL);
+}
+
 /* The end of the journal, from where on to watch. */
 uint64
 ryw_schemawatch_now(void)
@@ -112,6 +123,9 @@ ryw_schemawatch_now(void)
 		CacheRegisterRelcacheCallback(note_relation, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, note_item, (Datum) 0);
 		CacheRegisterSyscacheCallback(TYPEOID, note_item, (Datum) 0);
+		CacheRegisterSyscacheCallback(NAMESPACEOID, note_item, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHOID, note_item, (Datum) 0);
+		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, note_item, (Datum) 0);
 		registered = true;
 	}
 	return nchanges;
@@ -192,6 +206,75 @@ ryw_schemawatch_relations_changed(uint64 since, const PlannedStmt *stmt)
 	return false;
 }
 
+/* Does a plan depend on what any of the functions is? */
+static bool
+depends_on_functions(const PlannedStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->invalItems)
+	{
+		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+		if (item->cacheId == PROCOID && item->hashValue == ALL)
+			return true;
+	}
+	return false;
+}
+
+/* Has a role changed, or what it is a member of? */
+static bool
+roles_changed(uint64 since)
+{
+	return any_has_changed(since, AUTHOID) ||
+		any_has_changed(since, AUTHMEMROLEMEM);
+}
+
+/*
+ * Does the name of this relation, by itself, stand for another one, and has that
+ * been so only since?  If the statement said in which schema, there is no harm in
+ * a yes.
+ */
+static bool
+is_shadowed(uint64 since, Oid relid)
+{
+	char	   *name = get_rel_name(relid);
+	Oid			nearer;
+
+	if (name == NULL)
+		return false;
+	nearer = RelnameGetRelid(name);
+	pfree(name);
+	return OidIsValid(nearer) && nearer != relid &&
+		(has_changed(since, RELATION, nearer) || roles_changed(since));
+}
+
+/*
+ * May what a statement says have come to mean something else?  That was found out
+ * when it was parsed and rewritten: planning it again does not help.  Schemas are
+ * not told apart, as in the plan cache; what is in one of them may be visible to a
+ * role alone.  Needs a snapshot.
+ */
+bool
+ryw_schemawatch_meaning_changed(uint64 since, const PlannedStmt *stmt)
+{
+	ListCell   *lc;
+
+	if (likely(since == nchanges))
+		return false;
+	if (stmt->dependsOnRole && roles_changed(since))
+		return true;
+	if ((stmt->relationOids != NIL || depends_on_functions(stmt)) &&
+		any_has_changed(since, NAMESPACEOID))
+		return true;
+	foreach(lc, stmt->relationOids)
+	{
+		if (is_shadowed(since, lfirst_oid(lc)))
+			return true;
+	}
+	return false;
+}
+
 /*
  * Has anything changed that has to do with a plan?  There is more that is of no
  * consequence than ryw_schemawatch_plan_is_wrong() knows of.
@@ -202,7 +285,8 @@ ryw_schemawatch_any_changed(uint64 since, const PlannedStmt *stmt)
 	if (likely(since == nchanges))
 		return false;
 	return items_changed(since, stmt) ||
-		ryw_schemawatch_relations_changed(since, stmt);
+		ryw_schemawatch_relations_changed(since, stmt) ||
+		ryw_schemawatch_meaning_changed(since, stmt);
 }
 
 /* Does what is read from this relation depend on its children? */
@@ -243,7 +327,8 @@ ryw_schemawatch_plan_is_wrong(uint64 since, const PlannedStmt *stmt,
 
 	if (likely(since == nchanges))
 		return false;
-	if (items_changed(since, stmt))
+	if (items_changed(since, stmt) ||
+		ryw_schemawatch_meaning_changed(since, stmt))
 		return true;
 	foreach(lc, stmt->relationOids)
 	{

@@ -15,6 +15,8 @@ extern PlanInvalItem *ryw_schemawatch_any_function(void);
 extern List *ryw_schemawatch_indexes(const PlannedStmt *stmt);
 extern bool ryw_schemawatch_relations_changed(uint64 since,
 											  const PlannedStmt *stmt);
+extern bool ryw_schemawatch_meaning_changed(uint64 since,
+											const PlannedStmt *stmt);
 extern bool ryw_schemawatch_any_changed(uint64 since, const PlannedStmt *stmt);
 extern bool ryw_schemawatch_plan_is_wrong(uint64 since, const PlannedStmt *stmt,
 										  const List *indexes);

@@ -125,6 +125,22 @@ foreach my $sql ("SELECT count(*) FROM guarded $guard", "SELECT n FROM over $gua
 		$sql, 0, 1);
 }
 
+# A schema for temporary tables is a schema too.
+{
+	my ($c, $first) = (wire($replica), wire($primary));
+	my $ask = sub { "SELECT id FROM other WHERE ryw_require('$_[0]', 8000)" };
+
+	catch_up($primary, $replica);
+	pause_replay($replica);
+	my $token = write_token($first, 'CREATE TEMPORARY TABLE first ()');
+	$c->send_query($ask->($token));
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	is($c->collect->sqlstate, 'RY004', 'the first temporary table creates a schema: RY004');
+	is($c->value($ask->($token)), 1, 'the first temporary table creates a schema: again');
+	$_->finish foreach $c, $first;
+}
+
 # What has nothing to do with the statement does not stop it.
 {
 	my $c = wire($replica, user => 'reader');

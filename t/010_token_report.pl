@@ -371,11 +371,7 @@ foreach my $mode (qw(off local on remote_write))
 # With a synchronous standby the commit returns when the replica has applied
 # it, so the first look finds it reached.
 set_conf($primary, synchronous_standby_names => 'replica1');
-poll_until(
-	sub {
-		sql($primary, "SELECT count(*) FROM pg_stat_replication"
-			  . " WHERE sync_state = 'sync'") == 1;
-	}) or die 'replica1 does not become synchronous';
+await_synchronous($primary, $replica);
 $c->query('SET synchronous_commit = remote_apply');
 my ($at_once, $rounds) = (0, 50);
 for my $i (1 .. $rounds)

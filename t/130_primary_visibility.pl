@@ -86,6 +86,7 @@ sub wal_is_past
 }
 
 set_conf($primary, synchronous_standby_names => 'replica1');
+await_synchronous($primary, $nodes->{replica1});
 $w->run('SET synchronous_commit = local');
 my $s = wire($other);
 my $before = write_token($w, "INSERT INTO t VALUES (1, 'x')");

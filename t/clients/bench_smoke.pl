@@ -1,4 +1,4 @@
-# 400_bench_smoke.pl
+# bench_smoke.pl
 #	  The benchmark runs from end to end: every measure once, with next to
 #	  nothing to do, so that it does not rot.
 #
@@ -12,7 +12,7 @@ use File::Basename;
 use File::Temp;
 use Test::More;
 
-my $top = dirname(__FILE__) . '/..';
+my $top = dirname(__FILE__) . '/../..';
 my $results = File::Temp::tempdir(CLEANUP => 1);
 my @measures =
   qw(way:0 way:2 satisfied:1 mixed:2 mixed:2@2 waiters:5 timeouts:50);

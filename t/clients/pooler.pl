@@ -1,4 +1,4 @@
-# 060_pooler.pl
+# pooler.pl
 #	  Behind PgBouncer in transaction mode every client gets the tokens of its
 #	  own commits, and no other.
 #

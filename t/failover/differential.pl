@@ -1,4 +1,4 @@
-# 140_differential.pl
+# differential.pl
 #	  Random histories of writes, pauses, cuts, promotions and restarts, on
 #	  which PostgreSQL 19's WAIT FOR LSN and ryw are asked the same.
 #

@@ -1,4 +1,4 @@
-# 115_divergence.pl
+# divergence.pl
 #	  Nodes that went different ways, a node brought back, a history missing.
 #
 # Scenarios 52 to 55.  Both replicas are promoted, each to timeline 2, at

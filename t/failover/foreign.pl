@@ -1,4 +1,4 @@
-# 125_foreign.pl
+# foreign.pl
 #	  Tokens of another cluster: a neighbour, the same data after pg_upgrade,
 #	  and a logical subscriber.
 #

@@ -1,4 +1,4 @@
-# 120_pitr.pl
+# pitr.pl
 #	  Recovery to a point: what lies behind the point is lost, once it is
 #	  certain that nothing more will be applied.
 #

@@ -1,4 +1,4 @@
-# 100_replication_states.pl
+# replication_states.pl
 #	  A replica whose WAL comes late, from elsewhere, or not at all.
 #
 # Scenarios 38 to 46, as far as the timeline does not change.  A token is

@@ -1,4 +1,4 @@
-# 110_timelines.pl
+# timelines.pl
 #	  A failover, and another one: what is said of tokens from before.
 #
 # Scenarios 44, 47 to 51 and 56.  replica1 is promoted, cascade follows it

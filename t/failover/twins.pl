@@ -1,4 +1,4 @@
-# 117_twins.pl
+# twins.pl
 #	  Branches that the server's own files cannot tell apart.
 #
 # Scenario 54 at its worst: two replicas promoted at the very same position to

@@ -1,4 +1,4 @@
-# 105_verdicts.pl
+# verdicts.pl
 #	  The verdict on a token as a table of cases, and the reading of history
 #	  files: t/unit/history.c, compiled here with the library's own source.
 
@@ -8,7 +8,7 @@ use warnings;
 use File::Basename;
 use File::Temp;
 
-my $top = dirname(__FILE__) . '/..';
+my $top = dirname(__FILE__) . '/../..';
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 my @cc = ('gcc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-O1', "-I$top/src");
 my @sources =

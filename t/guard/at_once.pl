@@ -1,4 +1,4 @@
-# 054_at_once.pl
+# at_once.pl
 #	  When there is nothing to wait for, a statement keeps its snapshot only if a
 #	  fresh one would see the same.
 #

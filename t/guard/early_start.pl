@@ -1,4 +1,4 @@
-# 049_early_start.pl
+# early_start.pl
 #	  A guarded statement that has to wait is started before its wait: it reads
 #	  what it would read if it were started afterwards.
 

@@ -1,4 +1,4 @@
-# 057_function_call.pl
+# function_call.pl
 #	  The function call messages of the protocol, as libpq's PQfn sends them,
 #	  and with it its large objects: a call without any statement.
 #

@@ -1,4 +1,4 @@
-# 047_mixed.pl
+# mixed_load.pl
 #	  Guarded reads and bare waits under an ordinary load: nobody is refused,
 #	  and replay stands still for nobody.
 #

@@ -1,4 +1,4 @@
-# 059_names_and_roles.pl
+# names_and_roles.pl
 #	  The write that is waited for changes what a name in the reading statement
 #	  stands for, or which rows its user may see.
 #

@@ -1,4 +1,4 @@
-# 075_other_libraries.pl
+# other_libraries.pl
 #	  Beside another library with hooks in the same places, loaded before and
 #	  after: both work.
 

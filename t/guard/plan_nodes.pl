@@ -1,4 +1,4 @@
-# 046_plan_nodes.pl
+# plan_nodes.pl
 #	  Wherever a guard stands in a plan, it is found before execution starts.
 #
 # The tables are empty, so that a guard which was not found ahead would mostly

@@ -1,4 +1,4 @@
-# 056_planning.pl
+# planning.pl
 #	  What happens to a guarded statement while it is being planned: cancelled,
 #	  terminated, killed, its function replaced, its replica promoted.
 #

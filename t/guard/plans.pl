@@ -1,4 +1,4 @@
-# 045_plans.pl
+# plans.pl
 #	  A guarded statement was planned before it waited, and may stand where
 #	  the snapshot is somebody else's: right, or RY004, never stale.
 

@@ -1,4 +1,4 @@
-# 053_pruned.pl
+# pruned.pl
 #	  A guard is waited for although the planner has proved, by catalogs that are
 #	  as old as the data, that the statement has no rows or does without it.
 #

@@ -1,4 +1,4 @@
-# 058_random_statements.pl
+# random_statements.pl
 #	  Random statements with guards in random places, behind random writes and
 #	  changes of the schema: right, or refused, and never wrong.
 #

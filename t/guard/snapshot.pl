@@ -1,4 +1,4 @@
-# 040_snapshot.pl
+# snapshot.pl
 #	  A wait is answered for snapshots taken after it, and never holds up the
 #	  replay it waits for.
 #

@@ -1,4 +1,4 @@
-# 051_wait_at_run.pl
+# wait_at_run.pl
 #	  In the extended protocol a guarded statement that was started early waits
 #	  when it is executed, not when its portal is bound.  Scenarios 3 and 36.
 

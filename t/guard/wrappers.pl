@@ -1,8 +1,8 @@
-# 055_wrappers.pl
+# wrappers.pl
 #	  SQL functions that are put in line early, because a call is in them, behave
 #	  as they do without that.
 #
-# Scenario 36.  That the calls are waited for is in 053_pruned.pl.
+# Scenario 36.  That the calls are waited for is in t/guard/pruned.pl.
 
 use strict;
 use warnings;

@@ -1,4 +1,4 @@
-# 330_lag_cascade.pl
+# cascade.pl
 #	  A replica of a replica appears in the picture too: its upstream hands up
 #	  what it sees, and the primary puts it into the heartbeats.
 #

@@ -1,4 +1,4 @@
-# 360_lag_corners.pl
+# corners.pl
 #	  Where lag could lie: odd names, two of one name, more nodes than rows,
 #	  connections that nobody has seen die or that are never made, heartbeats
 #	  turned off while the primary was down, and odd settings.

@@ -1,4 +1,4 @@
-# 350_lag_cost.pl
+# cost.pl
 #	  What watching lag costs: processor time of the workers, and WAL of an idle
 #	  cluster, at the default settings with three replicas.
 

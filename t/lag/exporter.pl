@@ -1,4 +1,4 @@
-# 340_exporter.pl
+# exporter.pl
 #	  Monitoring as people have it: the queries of examples/monitoring in the
 #	  real prometheus-postgres-exporter, scraped; and the dashboard and the
 #	  alert rules speak of series that exist.
@@ -15,7 +15,7 @@ use RywLag;
 use RywTest;
 use Test::More;
 
-my $examples = dirname(__FILE__) . '/../examples/monitoring';
+my $examples = dirname(__FILE__) . '/../../examples/monitoring';
 my ($exporter) = grep { -x } map { "$_/prometheus-postgres-exporter" }
   split(/:/, $ENV{PATH}), '/usr/bin';
 plan skip_all => 'prometheus-postgres-exporter is not installed'

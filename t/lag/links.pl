@@ -1,4 +1,4 @@
-# 320_lag_links.pl
+# links.pl
 #	  A link that is dead without anybody being told, and clocks that are an
 #	  hour apart: lag is never 0 by mistake, never negative, never an hour.
 #
@@ -123,7 +123,7 @@ my $row;
 
 my $clock = "$dir/skew.so";
 if (system('gcc', '-shared', '-fPIC', '-O1', '-o', $clock,
-		dirname(__FILE__) . '/unit/skew.c') != 0)
+		dirname(__FILE__) . '/../unit/skew.c') != 0)
 {
 	fail('t/unit/skew.c compiles');
 }

@@ -1,4 +1,4 @@
-# 300_lag.pl
+# nodes.pl
 #	  ryw_lag and ryw_staleness(): the same rows everywhere, an idle primary, a
 #	  stuck replica, nodes that go and come back, promotion, and the worker.
 #

@@ -1,4 +1,4 @@
-# 310_lag_truth.pl
+# truth.pl
 #	  Truth against report: delays that the test imposes, its own measurement
 #	  of them, and what ryw_lag says on each node.
 #

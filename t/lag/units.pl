@@ -1,4 +1,4 @@
-# 305_lag_units.pl
+# units.pl
 #	  The heartbeat's format and the arithmetic of lag without any server:
 #	  t/unit/heartbeat.c and lagtrack.c, compiled here with the library's own
 #	  sources.
@@ -10,7 +10,7 @@ use File::Basename;
 use File::Temp;
 use Test::More;
 
-my $top = dirname(__FILE__) . '/..';
+my $top = dirname(__FILE__) . '/../..';
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 my $pg_config = $ENV{PG_CONFIG} || 'pg_config';
 chomp(my $include = `$pg_config --includedir-server`);

@@ -216,7 +216,7 @@ sub end_of
 }
 
 # How many branches leave another at the very place where an earlier one does,
-# so that the server's own history files cannot tell them apart (117_twins.pl).
+# so that the server's own history files cannot tell them apart (t/failover/twins.pl).
 sub twins
 {
 	my ($self) = @_;

@@ -1,4 +1,4 @@
-# 052_awake.pl
+# awake.pl
 #	  A session that waits alone is woken by flushes of WAL, a few times at most,
 #	  to be awake when replay arrives; others are not.
 

@@ -1,4 +1,4 @@
-# 020_wait_basic.pl
+# basic.pl
 #	  A wait that says true is followed by a read that sees the write; one that
 #	  cannot say true says why, in time.
 #

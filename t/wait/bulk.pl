@@ -1,4 +1,4 @@
-# 050_bulk.pl
+# bulk.pl
 #	  Tens of thousands of reads right behind their writes: none is stale, and
 #	  none waits for longer than it must.
 #

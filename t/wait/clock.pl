@@ -1,4 +1,4 @@
-# 080_clock.pl
+# clock.pl
 #	  Somebody sets the clock while a session waits: the timeout keeps its time.
 #
 # Scenario 12.  The replica runs under libfaketime, which reads its offset from

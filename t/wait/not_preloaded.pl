@@ -1,4 +1,4 @@
-# 070_not_preloaded.pl
+# not_preloaded.pl
 #	  Where ryw is not at work it says so, and where it must not be at work it
 #	  is not; and who may do what.
 #

@@ -1,4 +1,4 @@
-# 135_old_xids.pl
+# old_xids.pl
 #	  On a primary: the commit log forgets old transactions, and what is left
 #	  of one in shared memory must not be asked for.
 #

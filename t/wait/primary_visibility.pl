@@ -1,4 +1,4 @@
-# 130_primary_visibility.pl
+# primary_visibility.pl
 #	  On a primary, reached means visible.
 #
 # A replica can show a commit before the primary's own snapshots do: the
@@ -39,7 +39,7 @@ my %path = map { my $p = `$ENV{PG_CONFIG} --$_`; chomp $p; ($_ => $p) }
   qw(includedir libdir);
 system_or_bail('gcc', '-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O2',
 	"-I$path{includedir}", '-o', $program,
-	dirname(__FILE__) . '/unit/readers.c', "-L$path{libdir}",
+	dirname(__FILE__) . '/../unit/readers.c', "-L$path{libdir}",
 	"-Wl,-rpath,$path{libdir}", '-lpq', '-lpthread');
 
 # Reads, reads that went back, reads that failed.

@@ -1,4 +1,4 @@
-# 048_status.pl
+# status.pl
 #	  What ryw_status says while replay gets on, and while it does not: how
 #	  long it will take, and the reason why it is held up.
 

@@ -1,4 +1,4 @@
-# 010_token_report.pl
+# token_report.pl
 #	  The token comes with the reply to the commit: in the stream before the
 #	  ReadyForQuery that answers it, in every protocol, and never before the
 #	  transaction has committed.

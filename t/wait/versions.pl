@@ -1,4 +1,4 @@
-# 075_versions.pl
+# versions.pl
 #	  SQL objects and library of different versions.
 #
 # Scenario 62.  C symbols carry the version in which they appeared, so an older

@@ -1,4 +1,4 @@
-# 030_wakeups.pl
+# wakeups.pl
 #	  Everybody who is due wakes, once, and nobody who leaves early leaves
 #	  anything behind.
 #

@@ -131,6 +131,10 @@ typedefs:
 pg-config-path:
 	@echo '$(PG_CONFIG)'
 
+# And the tests that there are, as TESTS names them.
+tap-tests:
+	@echo $(PROVE_TESTS:t/%.pl=%)
+
 demo: deps
 	@$(RYW_ENV) .ci/build-install
 	@$(RYW_ENV) examples/demo/run
@@ -165,4 +169,4 @@ help:
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
 .PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs \
-	pg-config-path demo bench bench-instructions help ryw-force
+	pg-config-path tap-tests demo bench bench-instructions help ryw-force

@@ -93,6 +93,27 @@ skip()				# what, why
 	skipped=$((skipped + 1))
 }
 
+# Runs a command whose last line is the path of what it has made, left in $path,
+# or "skipped: REASON" with status 77.
+obtain()			# what, command...
+{
+	local what=$1
+	shift
+	path=$("$@")
+	rc=$?
+	path=${path##*$'\n'}
+	case $rc in
+		0) return 0 ;;
+		77) skip "$what" "${path#skipped: }" ;;
+		124 | 137) skip "$what" 'it takes too long to make here' ;;
+		*)
+			echo "$what: cannot be made"
+			failed=$((failed + 1))
+			;;
+	esac
+	return 1
+}
+
 # The last line of every script: fails if anything has, or nothing was done.
 totals()
 {

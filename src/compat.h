@@ -16,8 +16,6 @@
 #endif
 
 #include "catalog/pg_proc.h"
-#include "executor/execdesc.h"
-#include "executor/instrument.h"
 #include "nodes/execnodes.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -126,14 +124,6 @@ ryw_compat_may_execute(Oid funcid)
 #endif
 }
 
-/* May the current user execute this statement, as to rights on relations? */
-#if PG_VERSION_NUM >= 160000
-#define ryw_compat_may_read(stmt) \
-	ExecCheckPermissions((stmt)->rtable, (stmt)->permInfos, false)
-#else
-#define ryw_compat_may_read(stmt)	ExecCheckRTPerms((stmt)->rtable, false)
-#endif
-
 /* The query in place of a function in FROM, or NULL; optimizer/clauses.h. */
 #if PG_VERSION_NUM >= 190000
 #define ryw_compat_inline_in_from(root, rte)	inline_function_in_from((root), (rte))
@@ -218,54 +208,6 @@ ryw_compat_partition_locks(int partition)
 #define RYW_PLANNER_ARGS \
 	parse, query_string, cursor_options, bound_params
 #endif
-
-/* Up to 17 the executor is told whether it will be run only once. */
-#if PG_VERSION_NUM >= 180000
-#define RYW_EXECUTOR_RUN_PARAMS \
-	QueryDesc *query, ScanDirection direction, uint64 count
-#define RYW_EXECUTOR_RUN_ARGS \
-	query, direction, count
-#else
-#define RYW_EXECUTOR_RUN_PARAMS \
-	QueryDesc *query, ScanDirection direction, uint64 count, bool execute_once
-#define RYW_EXECUTOR_RUN_ARGS \
-	query, direction, count, execute_once
-#endif
-
-/*
- * Until 18, what other libraries measure a whole statement with hangs in its
- * QueryDesc, where they put it after the start; ExecutorEnd() frees it.  From 19
- * on the executor makes it.
- */
-static inline bool
-ryw_compat_save_totals(const QueryDesc *query, Instrumentation *totals)
-{
-#if PG_VERSION_NUM < 190000
-	if (query->totaltime != NULL)
-	{
-		*totals = *query->totaltime;
-		return true;
-	}
-#else
-	(void) query;
-	(void) totals;
-#endif
-	return false;
-}
-
-static inline void
-ryw_compat_restore_totals(QueryDesc *query, const Instrumentation *totals)
-{
-#if PG_VERSION_NUM < 190000
-	if (query->totaltime == NULL)
-		query->totaltime = MemoryContextAlloc(query->estate->es_query_cxt,
-											  sizeof(Instrumentation));
-	*query->totaltime = *totals;
-#else
-	(void) query;
-	(void) totals;
-#endif
-}
 
 /*
  * Report bad input of a type.  From 16 on the caller of an input function may

@@ -119,18 +119,6 @@ is_own_in_portal(const QueryDesc *query)
 }
 
 /*
- * Is this query, which has been started, being run by its portal?  The snapshot
- * that it was started with has been pushed for that, and for nothing else.
- */
-static bool
-is_run_by_portal(const QueryDesc *query)
-{
-	return ActivePortal != NULL && ActivePortal->queryDesc == query &&
-		query->snapshot->active_count == 1 &&
-		query->snapshot->regd_count == 2;
-}
-
-/*
  * Note the snapshot that a utility statement lends to the query it starts.
  * Returns the one noted before, to be put back afterwards.
  */
@@ -151,25 +139,8 @@ ryw_snapshot_is_fixed(void)
 }
 
 /*
- * Is this query, which has just been started, one that its portal runs next,
- * with the snapshot that it was started with?  That of a client's unnamed
- * portal: any other one may be a cursor, whose rows are those of its start.
- * ryw_snapshot_release_query() may be left until then.
- */
-bool
-ryw_snapshot_comes_with_run(const QueryDesc *query)
-{
-	return query->snapshot == active_snapshot() &&
-		query->snapshot->active_count == 1 &&
-		!ryw_snapshot_is_fixed() &&
-		is_own_in_portal(query) &&
-		ActivePortal->strategy == PORTAL_ONE_SELECT &&
-		ActivePortal->name[0] == '\0';
-}
-
-/*
- * May the snapshot of this query be exchanged, which is about to start, or has
- * been started but has not read anything with it?  Not when it is not its own.
+ * May the snapshot of this query, which is about to start, be exchanged?  Not
+ * when it is not its own.
  */
 static bool
 is_exchangeable(const QueryDesc *query)
@@ -179,19 +150,13 @@ is_exchangeable(const QueryDesc *query)
 	if (snapshot == InvalidSnapshot || query->snapshot != snapshot ||
 		ryw_snapshot_is_fixed())
 		return false;
-	return is_own_in_portal(query) || is_run_by_portal(query) ||
-		is_own(snapshot, query->estate ? 2 : 1);
+	return is_own_in_portal(query) || is_own(snapshot, 1);
 }
 
 /* Give back the snapshot of a query. */
 static void
 release_query(QueryDesc *query)
 {
-	if (query->estate)
-	{
-		UnregisterSnapshot(query->estate->es_snapshot);
-		query->estate->es_snapshot = InvalidSnapshot;
-	}
 	UnregisterSnapshot(query->snapshot);
 	query->snapshot = InvalidSnapshot;
 	PopActiveSnapshot();
@@ -199,9 +164,8 @@ release_query(QueryDesc *query)
 }
 
 /*
- * Give back the snapshot of a query that is about to start, or that has been
- * started but has not read anything with it.  Returns false, with nothing done,
- * when it is not the query's own.  On true the caller must call
+ * Give back the snapshot of a query that is about to start.  Returns false, with
+ * nothing done, when it is not the query's own.  On true the caller must call
  * ryw_snapshot_retake_query(), and touch no catalog before; if it raises
  * instead, the transaction's abort puts everything right.
  */
@@ -220,8 +184,6 @@ ryw_snapshot_retake_query(QueryDesc *query)
 {
 	PushActiveSnapshot(GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
-	if (query->estate)
-		query->estate->es_snapshot = RegisterSnapshot(query->snapshot);
 }
 
 /*

@@ -22,7 +22,6 @@ typedef enum RywHold
 extern void ryw_snapshot_install(void);
 extern Snapshot ryw_snapshot_lend(Snapshot snapshot);
 extern bool ryw_snapshot_is_fixed(void);
-extern bool ryw_snapshot_comes_with_run(const QueryDesc *query);
 extern bool ryw_snapshot_release_query(QueryDesc *query);
 extern void ryw_snapshot_retake_query(QueryDesc *query);
 extern bool ryw_snapshot_refresh_query(QueryDesc *query);

@@ -1,6 +1,6 @@
 # 049_early_start.pl
-#	  A guarded statement that has to wait is started before its wait: it reads
-#	  what it would read if it were started afterwards.
+#	  A guarded statement is planned before its wait and started after it: every
+#	  kind of plan reads what was waited for, with the rights of then.
 
 use strict;
 use warnings;
@@ -97,7 +97,7 @@ $c->run('RESET ALL');
 $version++;
 is( behind([ "UPDATE t SET v = $version", 'ANALYZE t' ],
 		"SELECT v FROM t WHERE id = 7 AND $guard")->value,
-	$version, 'analyzed during the wait: started again, fresh');
+	$version, 'analyzed during the wait: fresh');
 is( behind([ 'ALTER DOMAIN small ADD CHECK (VALUE < 5)' ],
 		"SELECT v::small FROM t WHERE id = 7 AND $guard")->sqlstate,
 	'23514', 'a constraint added to a domain during the wait holds');

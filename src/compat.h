@@ -82,16 +82,6 @@ extern void ryw_compat_clean_name(char *clean, const char *name, size_t size);
 #define ryw_compat_wake_walsenders()	WalSndWakeup()
 #endif
 
-/*
- * What the WAL receiver broadcasts when it has flushed, for the walsenders of
- * cascaded replicas; NULL before 16, where it sets their latches.
- */
-#if PG_VERSION_NUM >= 160000
-#define RYW_FLUSH_CONDITION		(&WalSndCtl->wal_flush_cv)
-#else
-#define RYW_FLUSH_CONDITION		NULL
-#endif
-
 /* A function that does not return. */
 #if PG_VERSION_NUM >= 180000
 #define RYW_NORETURN	pg_noreturn

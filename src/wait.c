@@ -39,7 +39,6 @@
 #include "stats.h"
 #include "visibility.h"
 #include "wait.h"
-#include "wait_awake.h"
 #include "wait_errors.h"
 #include "waitqueue.h"
 
@@ -201,13 +200,6 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (is_in_the_way(hold))
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
 							"Wait outside of a transaction, or read from the primary.");
-		if (verdict == RYW_NOT_YET && hold != RYW_HOLD_ANYTHING &&
-			ryw_wait_awake_until(token->lsn, position->lsn))
-		{
-			verdict = look(token, position);
-			continue;
-		}
-
 		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;
 		else if (ryw_replay_has_ended())
@@ -254,14 +246,12 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 				 errhint("Read from the primary, or raise ryw.max_waiters.")));
 	}
 
-	ryw_wait_awake_begin();
 	PG_TRY();
 	{
 		answer = wait_in_queue(token, position, deadline_us, hold);
 	}
 	PG_FINALLY();
 	{
-		ryw_wait_awake_end();
 		ryw_waitqueue_leave();
 	}
 	PG_END_TRY();

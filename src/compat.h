@@ -114,14 +114,6 @@ ryw_compat_may_execute(Oid funcid)
 #endif
 }
 
-/* The query in place of a function in FROM, or NULL; optimizer/clauses.h. */
-#if PG_VERSION_NUM >= 190000
-#define ryw_compat_inline_in_from(root, rte)	inline_function_in_from((root), (rte))
-#else
-#define ryw_compat_inline_in_from(root, rte) \
-	inline_set_returning_function((root), (rte))
-#endif
-
 /* The virtual transaction ID of this backend, and a new one for it. */
 #if PG_VERSION_NUM >= 170000
 #define RYW_MY_LXID		(MyProc->vxid.lxid)
@@ -213,14 +205,6 @@ ryw_compat_partition_locks(int partition)
 		(void) (context); \
 		ereport(ERROR, __VA_ARGS__); \
 	} while (0)
-#endif
-
-/*
- * guard_kept.c: before 18, the plans of an SQL function are not in the plan
- * cache.
- */
-#if PG_VERSION_NUM < 180000
-#define RYW_FUNCTIONS_KEEP_PLANS
 #endif
 
 #endif							/* RYW_COMPAT_H */

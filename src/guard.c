@@ -43,8 +43,8 @@
 #include "compat.h"
 #include "guard.h"
 #include "guard_call.h"
-#include "guard_kept.h"
 #include "guard_plan.h"
+#include "hidden.h"
 #include "schemawatch.h"
 #include "snapshot.h"
 #include "stats.h"
@@ -236,8 +236,7 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 		if (plan != NULL && ryw_guard_is_planning())
 			refuse_to_wait(query, plan);
 		else if (plan != NULL)
-			guarded = guard_query(query, plan,
-								  ryw_guard_kept_since(plan->stmt, since));
+			guarded = guard_query(query, plan, since);
 	}
 
 	if (prev_ExecutorStart)
@@ -256,4 +255,5 @@ ryw_guard_install(void)
 	prev_ExecutorStart = ExecutorStart_hook;
 	ExecutorStart_hook = ryw_ExecutorStart;
 	ryw_guard_plan_install();
+	ryw_hidden_install();
 }

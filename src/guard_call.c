@@ -21,6 +21,7 @@
 #include "utils/acl.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
+#include "utils/formatting.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -52,6 +53,7 @@ typedef struct KnownPlan
 static dlist_head known_plans = DLIST_STATIC_INIT(known_plans);
 
 static bool resolved;
+static bool resolving;
 static uint64 invalidations;	/* of pg_proc, since the backend began */
 
 static void
@@ -99,6 +101,7 @@ resolve_functions(void)
 	}
 
 	before = invalidations;
+	resolving = true;
 	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
 		RywGuardFunction *function = &functions[i];
@@ -120,6 +123,7 @@ resolve_functions(void)
 		}
 		ReleaseCatCacheList(list);
 	}
+	resolving = false;
 	resolved = invalidations == before;
 }
 
@@ -156,10 +160,28 @@ ryw_guard_is_name(const char *name)
 	return false;
 }
 
-/* Are there any of the functions in this database? */
+/* Does one of these names stand in the source text of a function, or may it? */
+bool
+ryw_guard_is_named_in(const char *source)
+{
+	char	   *lower = asc_tolower(source, strlen(source));
+	bool		found = strstr(lower, "u&\"") != NULL;
+
+	for (int i = 0; i < (int) lengthof(functions) && !found; i++)
+		found = strstr(lower, functions[i].name) != NULL;
+	pfree(lower);
+	return found;
+}
+
+/*
+ * Are there any of the functions in this database?  No, while they are being
+ * looked up, which makes the server ask about functions.
+ */
 bool
 ryw_guard_functions_exist(void)
 {
+	if (resolving)
+		return false;
 	if (!resolved)
 		resolve_functions();
 	for (int i = 0; i < (int) lengthof(functions); i++)

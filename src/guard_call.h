@@ -65,6 +65,7 @@ RYW_NORETURN extern void ryw_guard_refuse_planning(void);
 extern const RywGuardFunction *ryw_guard_function(PGFunction address);
 extern const RywGuardFunction *ryw_guard_function_of(Oid funcid);
 extern bool ryw_guard_is_name(const char *name);
+extern bool ryw_guard_is_named_in(const char *source);
 extern bool ryw_guard_functions_exist(void);
 extern uint64 ryw_guard_function_changes(void);
 

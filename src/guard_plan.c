@@ -12,9 +12,6 @@
  * statement waits like any other, and if what the planner relied upon has
  * changed meanwhile, it is told so.
  *
- * Functions that the planner puts in line may bring further calls with them.  They
- * are put in line before: see guard_inline.c.
- *
  * In a query without tables calls are left alone: there is nothing in it that
  * catalogs prove, and PL/pgSQL takes the plans of its simple expressions apart.
  *
@@ -59,9 +56,8 @@
 
 #include "compat.h"
 #include "guard_call.h"
-#include "guard_inline.h"
-#include "guard_kept.h"
 #include "guard_plan.h"
+#include "hidden.h"
 #include "plancalls.h"
 #include "schemawatch.h"
 #include "wait.h"
@@ -98,7 +94,7 @@ is_call(const FuncExpr *expr)
 typedef struct Search
 {
 	List	   *calls;
-	bool		has_wrappers;	/* functions that may hide others */
+	Oid			hidden_in;		/* a function that hides a call */
 } Search;
 
 /* Collects the calls. */
@@ -124,9 +120,8 @@ find_in_query(Node *node, Search *search)
 				search->calls = lappend(search->calls, node);
 				return false;
 			}
-			if (!search->has_wrappers &&
-				ryw_guard_is_wrapper(((FuncExpr *) node)->funcid))
-				search->has_wrappers = true;
+			if (ryw_hidden_is_in(((FuncExpr *) node)->funcid))
+				search->hidden_in = ((FuncExpr *) node)->funcid;
 			break;
 		default:
 			break;
@@ -162,19 +157,6 @@ mark_calls(List *calls, List *noted)
 	return noted;
 }
 
-/* Can calls be found in this query, or come into it? */
-static bool
-may_hold_calls(Query *query)
-{
-	Search		search = {NIL, false};
-
-	if (query->commandType != CMD_SELECT || query->rowMarks != NIL ||
-		query->hasModifyingCTE)
-		return false;
-	(void) find_in_query((Node *) query, &search);
-	return search.calls != NIL || search.has_wrappers;
-}
-
 /* Is there nothing in this query that the catalogs of tables could prove? */
 static bool
 is_without_tables(const Query *query)
@@ -182,26 +164,27 @@ is_without_tables(const Query *query)
 	return query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks;
 }
 
-/*
- * Copies of the calls in a query that is about to be planned.  Functions that may
- * bring further calls are put in line, which the plan then depends on.
- */
-static List *
-note_calls(Query *query, PlannerGlobal *dependencies)
+/* Are there calls in this query?  One that hides in a function is refused. */
+static bool
+has_calls(Query *query)
 {
-	Search		search = {NIL, false};
-	List	   *noted;
+	Search		search = {NIL, InvalidOid};
 
 	(void) find_in_query((Node *) query, &search);
-	noted = mark_calls(search.calls, NIL);
-	if (search.has_wrappers)
-	{
-		ryw_guard_inline(query, dependencies);
-		search.calls = NIL;
-		(void) find_in_query((Node *) query, &search);
-		noted = mark_calls(search.calls, noted);
-	}
-	return noted;
+	if (unlikely(OidIsValid(search.hidden_in)) && !is_without_tables(query))
+		ryw_hidden_refuse(search.hidden_in);
+	return search.calls != NIL && query->commandType == CMD_SELECT &&
+		query->rowMarks == NIL && !query->hasModifyingCTE;
+}
+
+/* Copies of the calls in a query that is about to be planned. */
+static List *
+note_calls(Query *query)
+{
+	Search		search = {NIL, InvalidOid};
+
+	(void) find_in_query((Node *) query, &search);
+	return mark_calls(search.calls, NIL);
 }
 
 /* Those of the noted calls that are missing from the plan. */
@@ -397,7 +380,7 @@ plan_without_loss(RYW_PLANNER_PARAMS)
 
 	(void) walk_dependencies((Node *) parse, root);
 	if (!is_without_tables(parse))
-		noted = note_calls(parse, root->glob);
+		noted = note_calls(parse);
 	stmt = call_planner(RYW_PLANNER_ARGS);
 	lost = find_lost(noted, stmt);
 	if (lost != NIL)
@@ -427,10 +410,7 @@ plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
 		parse = copyObject(original);
 		stmt = plan_without_loss(RYW_PLANNER_ARGS);
 		if (!ryw_schemawatch_any_changed(since, stmt))
-		{
-			ryw_guard_kept_note(stmt, since);
 			return stmt;
-		}
 		if (ryw_schemawatch_meaning_changed(since, stmt))
 			break;
 	}
@@ -443,7 +423,7 @@ static PlannedStmt *
 plan_query(RYW_PLANNER_PARAMS)
 {
 	/* in a database without our functions there is nothing to look through */
-	if (!ryw_guard_functions_exist() || likely(!may_hold_calls(parse)) ||
+	if (!ryw_guard_functions_exist() || likely(!has_calls(parse)) ||
 		!may_lose_anything(parse))
 		return call_planner(RYW_PLANNER_ARGS);
 	return plan_by_fresh_catalogs(RYW_PLANNER_ARGS);

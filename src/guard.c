@@ -10,17 +10,16 @@
  * where a fresh one would see the same.  When the executor comes to the call
  * itself, it finds the answer already there.  What that costs the execution
  * of other statements is one look at plannedstmt->invalItems, which is NIL
- * unless the plan calls functions or uses domains that are not built in, and
- * one at the list below.
+ * unless the plan calls functions or uses domains that are not built in.
  *
  * The wait comes before anything else is done to start the statement: other
  * libraries keep state between ExecutorStart and ExecutorEnd, so the chain of
  * ExecutorStart hooks is called exactly once for each statement, and nothing of
- * the executor outside of it.
+ * the executor outside of it but for the arguments of the calls.
  *
  * The plan is older than the snapshot then.  Relation locks keep most changes
  * of the schema away from it; of those that they do not, the statement is told
- * by RY004.
+ * by RY004 (watch.c).
  *
  * The answers hang in a list of this backend, one entry for each running
  * statement, in the statement's own memory; a reset callback takes the entry
@@ -45,10 +44,10 @@
 #include "guard_call.h"
 #include "guard_plan.h"
 #include "hidden.h"
-#include "schemawatch.h"
 #include "snapshot.h"
 #include "stats.h"
 #include "wait.h"
+#include "watch.h"
 
 /* A running statement that has waited. */
 typedef struct GuardedQuery
@@ -56,9 +55,6 @@ typedef struct GuardedQuery
 	dlist_node	node;
 	MemoryContextCallback forget;
 	Snapshot	snapshot;
-	uint64		watched_since;	/* position in the journal of the schema */
-	bool		indexes_doubted;	/* they may have changed before the look */
-	List	   *indexes;		/* that the plan may rest on */
 	int			ncalls;
 	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
 } GuardedQuery;
@@ -83,6 +79,19 @@ is_over(const GuardedQuery *guarded)
 	return true;
 }
 
+/* Was there nothing to wait for before the statement was parsed? */
+static bool
+was_over(const GuardedQuery *guarded)
+{
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		if (!guarded->calls[i].is_null &&
+			!ryw_watch_was_reached(&guarded->calls[i].token))
+			return false;
+	}
+	return true;
+}
+
 /* Answer every call when there is nothing to wait for. */
 static void
 answer_at_once(QueryDesc *query, GuardedQuery *guarded)
@@ -97,11 +106,33 @@ answer_at_once(QueryDesc *query, GuardedQuery *guarded)
 	}
 }
 
-/* Give the statement's snapshot back, wait for every token, take a fresh one. */
 static void
-answer_after_wait(QueryDesc *query, GuardedQuery *guarded)
+refuse_plan(void)
 {
-	int64		since_us = 0;
+	ryw_wait_refuse("The schema changed after the statement had been planned.",
+					"Try again.");
+}
+
+/*
+ * Give the statement's snapshot back, wait for every token, take a fresh one.
+ * Raises RY004 if the plan may have become wrong since the watch began.
+ */
+static void
+answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch)
+{
+	bool		has_waited = !was_over(guarded);
+	RywWaited	waited = {0};
+	List	   *indexes;
+
+	/* while it was planned: after that it holds its locks */
+	if (has_waited)
+	{
+		AcceptInvalidationMessages();
+		if (ryw_watch_may_be_wrong(watch, query->plannedstmt))
+			refuse_plan();
+		ryw_watch_begin(watch);
+	}
+	indexes = ryw_watch_indexes(query->plannedstmt);
 
 	if (!ryw_snapshot_release_query(query))
 		ryw_guard_refuse_snapshot();
@@ -110,43 +141,49 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded)
 		RywGuardCall *call = &guarded->calls[i];
 
 		call->answer = call->is_null ||
-			ryw_guard_answer(call->function, &call->token, call->timeout, &since_us);
+			ryw_guard_answer(call->function, &call->token, call->timeout, &waited);
 	}
 	ryw_snapshot_retake_query(query);
+
+	if (has_waited || waited.slept)
+	{
+		AcceptInvalidationMessages();
+		if (ryw_watch_is_wrong_after(watch, query->plannedstmt, indexes))
+			refuse_plan();
+	}
+	list_free(indexes);
 }
 
 /*
  * Read every call of a statement about to start, and answer them; leave the
- * statement with a snapshot that the answers are right for.  Raises RY004 if the
- * plan has become wrong meanwhile, watched from that position on.  The result
- * lives in the current memory context.
+ * statement with a snapshot that the answers are right for.  Raises RY004 if
+ * there was something to wait for, and the plan may have become wrong since it
+ * was made.  The result lives in the current memory context.
  */
 static GuardedQuery *
-guard_query(QueryDesc *query, RywGuardedPlan *plan, uint64 since)
+guard_query(QueryDesc *query, List *calls)
 {
-	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(plan->calls)));
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(calls)));
+	RywWatch	watch;
 	ListCell   *lc;
 
-	guarded->watched_since = since;
-	guarded->indexes = ryw_guard_indexes(plan);
-	guarded->indexes_doubted = ryw_schemawatch_relations_changed(since, plan->stmt);
-	foreach(lc, plan->calls)
+	ryw_guard_watch_plan(calls, &watch);
+	foreach(lc, calls)
 		ryw_guard_read_call(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
 
-	if (is_over(guarded))
-		answer_at_once(query, guarded);
+	if (!is_over(guarded))
+		answer_after_wait(query, guarded, &watch);
 	else
-		answer_after_wait(query, guarded);
-
-	/* what the schema has become by then */
-	AcceptInvalidationMessages();
-	if (guarded->indexes_doubted ||
-		ryw_schemawatch_plan_is_wrong(guarded->watched_since, query->plannedstmt,
-									  guarded->indexes))
-		ryw_wait_refuse("The schema changed after the statement had been planned.",
-						"Try again.");
-	ryw_guard_release_plan(plan);
+	{
+		answer_at_once(query, guarded);
+		if (!was_over(guarded))
+		{
+			AcceptInvalidationMessages();
+			if (ryw_watch_may_be_wrong(&watch, query->plannedstmt))
+				refuse_plan();
+		}
+	}
 	return guarded;
 }
 
@@ -207,11 +244,11 @@ ryw_guard_find_answer(const Node *expr)
 
 /* A function that the planner works out runs a statement: it must not wait. */
 static void
-refuse_to_wait(const QueryDesc *query, RywGuardedPlan *plan)
+refuse_to_wait(const QueryDesc *query, List *calls)
 {
 	ListCell   *lc;
 
-	foreach(lc, plan->calls)
+	foreach(lc, calls)
 	{
 		RywGuardCall call;
 
@@ -219,7 +256,6 @@ refuse_to_wait(const QueryDesc *query, RywGuardedPlan *plan)
 		if (!call.is_null)
 			ryw_guard_refuse_planning();
 	}
-	ryw_guard_release_plan(plan);
 }
 
 static void
@@ -230,13 +266,13 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
-		uint64		since = ryw_schemawatch_now();
-		RywGuardedPlan *plan = ryw_guard_find_plan(query->plannedstmt);
+		List	   *calls = ryw_guard_find_calls(query->plannedstmt);
 
-		if (plan != NULL && ryw_guard_is_planning())
-			refuse_to_wait(query, plan);
-		else if (plan != NULL)
-			guarded = guard_query(query, plan, since);
+		if (calls != NIL && ryw_guard_is_planning())
+			refuse_to_wait(query, calls);
+		else if (calls != NIL)
+			guarded = guard_query(query, calls);
+		list_free(calls);
 	}
 
 	if (prev_ExecutorStart)
@@ -256,4 +292,5 @@ ryw_guard_install(void)
 	ExecutorStart_hook = ryw_ExecutorStart;
 	ryw_guard_plan_install();
 	ryw_hidden_install();
+	ryw_watch_install();
 }

@@ -15,7 +15,6 @@
 #include "catalog/pg_language.h"
 #include "catalog/pg_proc.h"
 #include "executor/executor.h"
-#include "lib/ilist.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "utils/acl.h"
@@ -24,13 +23,11 @@
 #include "utils/formatting.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
-#include "utils/memutils.h"
 #include "utils/syscache.h"
 
 #include "compat.h"
 #include "guard_call.h"
 #include "plancalls.h"
-#include "schemawatch.h"
 #include "snapshot.h"
 #include "token_type.h"
 
@@ -40,17 +37,6 @@ static RywGuardFunction functions[] = {
 	{"ryw_require", ryw_require_1_0, false, true, InvalidOid, 0},
 	{"ryw_require", ryw_require_text_1_0, true, true, InvalidOid, 0},
 };
-
-/* A plan in the plan cache that holds calls; lives in the plan's memory. */
-typedef struct KnownPlan
-{
-	dlist_node	node;
-	MemoryContextCallback forget;
-	RywGuardedPlan plan;
-} KnownPlan;
-
-/* The one used last comes first. */
-static dlist_head known_plans = DLIST_STATIC_INIT(known_plans);
 
 static bool resolved;
 static bool resolving;
@@ -227,115 +213,17 @@ mentions_guard(const PlannedStmt *stmt)
 	return false;
 }
 
-static void
-forget_plan(void *arg)
-{
-	dlist_delete(&((KnownPlan *) arg)->node);
-}
-
-/* Keep what is known of a plan in the plan's own memory, until that goes away. */
-static RywGuardedPlan *
-keep_plan(const PlannedStmt *stmt, MemoryContext context, List *calls)
-{
-	MemoryContext caller = MemoryContextSwitchTo(context);
-	KnownPlan  *known = palloc0(sizeof(KnownPlan));
-
-	known->plan.stmt = stmt;
-	known->plan.kept_in = context;
-	known->plan.calls = list_copy(calls);
-	known->forget.func = forget_plan;
-	known->forget.arg = known;
-	dlist_push_head(&known_plans, &known->node);
-	MemoryContextRegisterResetCallback(context, &known->forget);
-	MemoryContextSwitchTo(caller);
-	return &known->plan;
-}
-
 /*
- * What is known of a plan that holds calls, or NULL if it holds none.  A
- * statement without any pays for a comparison of hash values at most.  For a
- * plan in the plan cache it is kept, so that only its first execution walks the
- * plan; for any other it lives in the current memory context, until
- * ryw_guard_release_plan().
- */
-RywGuardedPlan *
-ryw_guard_find_plan(PlannedStmt *stmt)
-{
-	MemoryContext context;
-	RywGuardedPlan *plan;
-	List	   *calls;
-	dlist_iter	iter;
-
-	if (!resolved)
-		resolve_functions();
-
-	dlist_foreach(iter, &known_plans)
-	{
-		KnownPlan  *known = dlist_container(KnownPlan, node, iter.cur);
-
-		if (known->plan.stmt == stmt)
-		{
-			dlist_move_head(&known_plans, &known->node);
-			return known->plan.calls == NIL ? NULL : &known->plan;
-		}
-	}
-
-	if (!mentions_guard(stmt))
-		return NULL;
-
-	calls = ryw_plancalls_find(stmt, is_guard);
-	context = GetMemoryChunkContext(stmt);
-	if (strcmp(context->name, "CachedPlan") == 0)
-	{
-		plan = keep_plan(stmt, context, calls);
-		list_free(calls);
-	}
-	else
-	{
-		plan = palloc0(sizeof(RywGuardedPlan));
-		plan->stmt = stmt;
-		plan->calls = calls;
-	}
-	return plan->calls == NIL ? NULL : plan;
-}
-
-/*
- * The indexes that the plan may rest on, as of its first execution.  They do
- * not change later: a plan in the plan cache is not used again once the message
- * of a change of an index has been taken in.  Call while the plan is watched.
+ * The calls (FuncExpr nodes of the plan itself) that a plan holds.  A statement
+ * without any pays for a comparison of hash values at most.  The list lives in
+ * the current memory context.
  */
 List *
-ryw_guard_indexes(RywGuardedPlan *plan)
+ryw_guard_find_calls(PlannedStmt *stmt)
 {
-	MemoryContext caller;
-	List	   *indexes;
-
-	if (plan->has_indexes)
-		return plan->indexes;
-
-	indexes = ryw_schemawatch_indexes(plan->stmt);
-	if (plan->kept_in != NULL)
-	{
-		caller = MemoryContextSwitchTo(plan->kept_in);
-		plan->indexes = list_copy(indexes);
-		MemoryContextSwitchTo(caller);
-		list_free(indexes);
-	}
-	else
-		plan->indexes = indexes;
-	plan->has_indexes = true;
-	return plan->indexes;
-}
-
-/* Done with it, and with its lists: free what is not kept with the plan. */
-void
-ryw_guard_release_plan(RywGuardedPlan *plan)
-{
-	if (plan->kept_in != NULL)
-		return;
-	list_free(plan->calls);
-	list_free(plan->indexes);
-	pfree(plan);
+	if (!resolved)
+		resolve_functions();
+	return mentions_guard(stmt) ? ryw_plancalls_find(stmt, is_guard) : NIL;
 }
 
 /* The value of a parameter that came with the statement. */
@@ -467,11 +355,11 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 /* Wait as the function does it. */
 bool
 ryw_guard_answer(const RywGuardFunction *function, const RywToken *token,
-				 RywTimeout timeout, int64 *since_us)
+				 RywTimeout timeout, RywWaited *waited)
 {
 	if (!function->raises)
-		return ryw_wait_for(token, timeout, since_us);
-	ryw_wait_require(token, timeout, since_us);
+		return ryw_wait_for(token, timeout, waited);
+	ryw_wait_require(token, timeout, waited);
 	return true;
 }
 

@@ -28,16 +28,6 @@ typedef struct RywGuardFunction
 	uint32		hash;			/* of the pg_proc entry, as in PlanInvalItem */
 } RywGuardFunction;
 
-/* A plan that holds calls, and what is known of it. */
-typedef struct RywGuardedPlan
-{
-	const PlannedStmt *stmt;
-	MemoryContext kept_in;		/* the plan's own memory, or NULL: not kept */
-	List	   *calls;			/* FuncExpr nodes of the plan */
-	List	   *indexes;		/* see ryw_guard_indexes() */
-	bool		has_indexes;
-} RywGuardedPlan;
-
 /* A call, and what came of its wait. */
 typedef struct RywGuardCall
 {
@@ -49,9 +39,7 @@ typedef struct RywGuardCall
 	bool		answer;
 } RywGuardCall;
 
-extern RywGuardedPlan *ryw_guard_find_plan(PlannedStmt *stmt);
-extern List *ryw_guard_indexes(RywGuardedPlan *plan);
-extern void ryw_guard_release_plan(RywGuardedPlan *plan);
+extern List *ryw_guard_find_calls(PlannedStmt *stmt);
 extern void ryw_guard_read_call(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
 extern void ryw_guard_read_token(const RywGuardFunction *function, Datum value,
@@ -59,7 +47,7 @@ extern void ryw_guard_read_token(const RywGuardFunction *function, Datum value,
 extern RywTimeout ryw_guard_read_timeout(Datum value, bool is_null);
 extern bool ryw_guard_answer(const RywGuardFunction *function,
 							 const RywToken *token, RywTimeout timeout,
-							 int64 *since_us);
+							 RywWaited *waited);
 RYW_NORETURN extern void ryw_guard_refuse_snapshot(void);
 RYW_NORETURN extern void ryw_guard_refuse_planning(void);
 extern const RywGuardFunction *ryw_guard_function(PGFunction address);

@@ -23,7 +23,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 {
 	RywTimeout	timeout = ryw_guard_read_timeout(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
 	RywToken	token;
-	int64		since_us = 0;
+	RywWaited	waited = {0};
 	bool		answer;
 
 	if (PG_ARGISNULL(0))
@@ -34,7 +34,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 		ryw_guard_refuse_planning();
 	if (!ryw_snapshot_release_active())
 		ryw_guard_refuse_snapshot();
-	answer = ryw_guard_answer(function, &token, timeout, &since_us);
+	answer = ryw_guard_answer(function, &token, timeout, &waited);
 	ryw_snapshot_retake_active();
 
 	/* plans of later statements follow what the schema is now */

@@ -9,22 +9,18 @@
  * and the partition may come with the very write that is waited for.  So every
  * call in a query is noted before it is planned.  Those that the plan does not
  * hold are put back as a one-time filter on top, which is always true: the
- * statement waits like any other, and if what the planner relied upon has
- * changed meanwhile, it is told so.
+ * statement waits like any other, and if what the planner relied upon may have
+ * changed meanwhile, it is told so (watch.c).
  *
- * In a query without tables calls are left alone: there is nothing in it that
- * catalogs prove, and PL/pgSQL takes the plans of its simple expressions apart.
+ * In a query without tables there is nothing that catalogs prove, and PL/pgSQL
+ * takes the plans of its simple expressions apart: nothing is put back there.
  *
  * A call is known again by its location, which the planner hands on and does
- * not use: a negative number that nobody else gives.
+ * not use: a negative number that nobody else gives, and no other planning.
  *
  * Of an IMMUTABLE function with constant arguments the planner leaves only the
- * value.  If the function is replaced by the write that is waited for, that value
- * is of before.  So the plan is made to depend on such functions; on all others,
- * which are in the plan, it does already.  What such a function calls in turn
- * cannot be told from here: unless it is written in C, any function may be it.
- * Nor can it be told whether a new function fits a call better than the one that
- * the parser has found: a plan with functions depends on all of them.
+ * value, and a new function may fit a call better than the one that the parser has
+ * found: a plan with functions that are not built in depends on all of them.
  *
  * The planner may also call us, to estimate, as it does with stable functions; it
  * gets no answer.  If a function that it works out waits for something, that is
@@ -38,12 +34,8 @@
  */
 #include "postgres.h"
 
-#include "access/htup_details.h"
 #include "access/transam.h"
-#include "catalog/pg_language.h"
-#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
-#include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/pathnodes.h"
@@ -52,21 +44,23 @@
 #include "optimizer/planner.h"
 #include "optimizer/tlist.h"
 #include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "compat.h"
 #include "guard_call.h"
 #include "guard_plan.h"
 #include "hidden.h"
 #include "plancalls.h"
-#include "schemawatch.h"
-#include "wait.h"
 
-/* Locations of calls in a query that is being planned, from here on down. */
+/* Locations of calls in queries that are planned, from here on down. */
 #define MARK_FIRST	(-1000)
+#define MARK_LAST	(PG_INT32_MIN / 2)
 
-/* How often a query is planned when catalogs keep changing meanwhile. */
-#define PLANNINGS_MAX	10
+/* The mark that the next call gets. */
+static int	next_mark = MARK_FIRST;
+
+/* The last planning of a query with calls: when it began, and its marks. */
+static RywWatch planning_watch;
+static int	planning_first_mark;
 
 /* How deep we are inside the planner, which may call functions. */
 static int	planner_depth;
@@ -129,29 +123,24 @@ find_in_query(Node *node, Search *search)
 	return expression_tree_walker(node, find_in_query, search);
 }
 
-/* Is this call marked? */
-static bool
-is_marked(const FuncExpr *call)
-{
-	return call->location <= MARK_FIRST;
-}
-
 /*
- * Mark the calls in a query, so that they can be found in the plan.  Adds copies
- * of them to the list.
+ * Mark the calls in a query, so that they can be found in the plan.  Returns
+ * copies of them.
  */
 static List *
-mark_calls(List *calls, List *noted)
+mark_calls(List *calls)
 {
+	List	   *noted = NIL;
 	ListCell   *lc;
 
+	if (next_mark < MARK_LAST)
+		next_mark = MARK_FIRST;
+	planning_first_mark = next_mark;
 	foreach(lc, calls)
 	{
 		FuncExpr   *call = lfirst_node(FuncExpr, lc);
 
-		if (is_marked(call))
-			continue;
-		call->location = MARK_FIRST - list_length(noted);
+		call->location = next_mark--;
 		noted = lappend(noted, copyObject(call));
 	}
 	return noted;
@@ -162,29 +151,6 @@ static bool
 is_without_tables(const Query *query)
 {
 	return query->rtable == NIL && query->cteList == NIL && !query->hasSubLinks;
-}
-
-/* Are there calls in this query?  One that hides in a function is refused. */
-static bool
-has_calls(Query *query)
-{
-	Search		search = {NIL, InvalidOid};
-
-	(void) find_in_query((Node *) query, &search);
-	if (unlikely(OidIsValid(search.hidden_in)) && !is_without_tables(query))
-		ryw_hidden_refuse(search.hidden_in);
-	return search.calls != NIL && query->commandType == CMD_SELECT &&
-		query->rowMarks == NIL && !query->hasModifyingCTE;
-}
-
-/* Copies of the calls in a query that is about to be planned. */
-static List *
-note_calls(Query *query)
-{
-	Search		search = {NIL, InvalidOid};
-
-	(void) find_in_query((Node *) query, &search);
-	return mark_calls(search.calls, NIL);
 }
 
 /* Those of the noted calls that are missing from the plan. */
@@ -292,46 +258,31 @@ put_back(PlannedStmt *stmt, const List *lost, PlannerInfo *root)
 	stmt->planTree = put_on_top(stmt->planTree, condition);
 }
 
-/*
- * Make a plan depend on this function, if the planner may work it out, and on all
- * others, one of which its name may come to stand for.
- */
 static bool
-depend_on_function(Oid funcid, void *context)
+is_not_built_in(Oid funcid, void *context pg_attribute_unused())
 {
-	PlannerInfo *root = context;
-	HeapTuple	tuple;
-
-	if (funcid < FirstUnpinnedObjectId)
-		return false;
-	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
-	if (HeapTupleIsValid(tuple))
-	{
-		Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
-
-		if (form->provolatile == PROVOLATILE_IMMUTABLE)
-			record_plan_function_dependency(root, funcid);
-		if (form->prolang != ClanguageId)
-			root->glob->invalItems = lappend(root->glob->invalItems,
-											 ryw_schemawatch_any_function());
-		ReleaseSysCache(tuple);
-	}
-	return false;
+	return funcid >= FirstNormalObjectId && !is_guard(funcid);
 }
 
-/* The same for all functions in a query, and for row security. */
+/* What a query with calls depends on, beside what its plan says. */
+typedef struct Dependencies
+{
+	bool		on_functions;
+	bool		on_role;
+} Dependencies;
+
 static bool
-walk_dependencies(Node *node, PlannerInfo *root)
+find_dependencies(Node *node, Dependencies *found)
 {
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
 	{
-		root->glob->dependsOnRole |= ((Query *) node)->hasRowSecurity;
-		return query_tree_walker((Query *) node, walk_dependencies, root, 0);
+		found->on_role |= ((Query *) node)->hasRowSecurity;
+		return query_tree_walker((Query *) node, find_dependencies, found, 0);
 	}
-	(void) check_functions_in_node(node, depend_on_function, root);
-	return expression_tree_walker(node, walk_dependencies, root);
+	found->on_functions |= check_functions_in_node(node, is_not_built_in, NULL);
+	return expression_tree_walker(node, find_dependencies, found);
 }
 
 /* Something to collect in it what a plan depends on. */
@@ -345,22 +296,6 @@ make_root(ParamListInfo params)
 	return root;
 }
 
-/*
- * Is there anything in a query that may get lost?  It may hold calls.  One that
- * has nothing else is not to be refused because the schema keeps changing.
- */
-static bool
-may_lose_anything(Query *query)
-{
-	PlannerInfo *root;
-
-	if (!is_without_tables(query))
-		return true;
-	root = make_root(NULL);
-	(void) walk_dependencies((Node *) query, root);
-	return root->glob->invalItems != NIL;
-}
-
 static PlannedStmt *
 call_planner(RYW_PLANNER_PARAMS)
 {
@@ -369,64 +304,69 @@ call_planner(RYW_PLANNER_PARAMS)
 	return standard_planner(RYW_PLANNER_ARGS);
 }
 
-/* Plan a query, and see to it that nothing gets lost.  Changes the query. */
+/* Plan a query with calls, and see to it that none gets lost. */
 static PlannedStmt *
-plan_without_loss(RYW_PLANNER_PARAMS)
+plan_without_loss(List *calls, RYW_PLANNER_PARAMS)
 {
 	PlannerInfo *root = make_root(bound_params);
-	List	   *noted = NIL;
-	List	   *lost;
+	bool		may_lose = !is_without_tables(parse);
+	List	   *noted = mark_calls(calls);
+	int			first_mark = planning_first_mark;
+	Dependencies depends = {false, false};
+	RywWatch	watch;
 	PlannedStmt *stmt;
+	List	   *lost;
 
-	(void) walk_dependencies((Node *) parse, root);
-	if (!is_without_tables(parse))
-		noted = note_calls(parse);
+	(void) find_dependencies((Node *) parse, &depends);
+	ryw_watch_begin(&watch);
 	stmt = call_planner(RYW_PLANNER_ARGS);
-	lost = find_lost(noted, stmt);
+	lost = may_lose ? find_lost(noted, stmt) : NIL;
 	if (lost != NIL)
 		put_back(stmt, lost, root);
+	if (depends.on_functions)
+		stmt->invalItems = lappend(stmt->invalItems, ryw_watch_any_function());
+	stmt->dependsOnRole |= depends.on_role;
 	stmt->invalItems = list_concat(stmt->invalItems, root->glob->invalItems);
 	stmt->relationOids = list_concat(stmt->relationOids, root->glob->relationOids);
-	stmt->dependsOnRole |= root->glob->dependsOnRole;
+
+	planning_watch = watch;
+	planning_first_mark = first_mark;
 	return stmt;
-}
-
-/*
- * The same, again until nothing has changed.  What is taken in while a query is
- * planned, nobody notices later: if its tokens have been reached by then, the
- * plan is used at once.
- */
-static PlannedStmt *
-plan_by_fresh_catalogs(RYW_PLANNER_PARAMS)
-{
-	Query	   *original = parse;
-
-	for (int i = 0; i < PLANNINGS_MAX; i++)
-	{
-		uint64		since = ryw_schemawatch_now();
-		PlannedStmt *stmt;
-
-		CHECK_FOR_INTERRUPTS();
-		parse = copyObject(original);
-		stmt = plan_without_loss(RYW_PLANNER_ARGS);
-		if (!ryw_schemawatch_any_changed(since, stmt))
-			return stmt;
-		if (ryw_schemawatch_meaning_changed(since, stmt))
-			break;
-	}
-	ryw_wait_refuse("The schema kept changing while the statement was planned.",
-					"Try again.");
 }
 
 /* Plan a query.  One without calls is nothing to us. */
 static PlannedStmt *
 plan_query(RYW_PLANNER_PARAMS)
 {
+	Search		search = {NIL, InvalidOid};
+
 	/* in a database without our functions there is nothing to look through */
-	if (!ryw_guard_functions_exist() || likely(!has_calls(parse)) ||
-		!may_lose_anything(parse))
+	if (!ryw_guard_functions_exist())
 		return call_planner(RYW_PLANNER_ARGS);
-	return plan_by_fresh_catalogs(RYW_PLANNER_ARGS);
+
+	(void) find_in_query((Node *) parse, &search);
+	if (unlikely(OidIsValid(search.hidden_in)) && !is_without_tables(parse))
+		ryw_hidden_refuse(search.hidden_in);
+	if (likely(search.calls == NIL) || parse->commandType != CMD_SELECT ||
+		parse->rowMarks != NIL || parse->hasModifyingCTE)
+		return call_planner(RYW_PLANNER_ARGS);
+	return plan_without_loss(search.calls, RYW_PLANNER_ARGS);
+}
+
+/*
+ * From when on a plan that is about to be executed must be watched.  What has
+ * been kept is looked after by the plan cache until now; one that has just been
+ * made, with these calls, since its planning began.
+ */
+void
+ryw_guard_watch_plan(List *calls, RywWatch *watch)
+{
+	int			mark = linitial_node(FuncExpr, calls)->location;
+
+	ryw_watch_begin(watch);
+	if (mark <= planning_first_mark && mark > next_mark)
+		*watch = planning_watch;
+	planning_first_mark = PG_INT32_MIN;
 }
 
 /* Keep count of the planner, which may call functions. */

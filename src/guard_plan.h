@@ -8,7 +8,10 @@
 #ifndef RYW_GUARD_PLAN_H
 #define RYW_GUARD_PLAN_H
 
+#include "watch.h"
+
 extern void ryw_guard_plan_install(void);
+extern void ryw_guard_watch_plan(List *calls, RywWatch *watch);
 extern bool ryw_guard_is_planning(void);
 extern bool ryw_guard_is_estimating(void);
 

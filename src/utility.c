@@ -39,7 +39,7 @@ wait_for_setting(VariableSetStmt *stmt)
 {
 	char	   *value = ExtractSetVariableArgs(stmt);
 	RywToken	token;
-	int64		since_us = 0;
+	RywWaited	waited = {0};
 
 	if (value == NULL || *value == '\0')
 		return;
@@ -48,7 +48,7 @@ wait_for_setting(VariableSetStmt *stmt)
 	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
 		ryw_wait_refuse("The transaction has taken its snapshot already.",
 						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
-	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &since_us);
+	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &waited);
 
 	/* plans of later statements follow what the schema is now */
 	AcceptInvalidationMessages();

@@ -260,10 +260,10 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 
 /*
  * The WAL of this primary covers the token: wait until its snapshots do too,
- * and say whether they do.  Clears *at_once when that took a wait.
+ * and say whether they do.  Sets *slept when that took a wait.
  */
 static bool
-wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *at_once)
+wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *slept)
 {
 	RywInquiry *inquiry;
 
@@ -275,7 +275,7 @@ wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *at_once)
 	{
 		if (monotonic_us() >= deadline_us)
 			return false;
-		*at_once = false;
+		*slept = true;
 		(void) sleep_until_woken(SLEEP_COMMITTING);
 	}
 	return true;
@@ -314,14 +314,13 @@ ryw_wait_is_over(const RywToken *token)
 
 /*
  * Wait, and say how it ended; what is never just false has been raised.  The
- * clock is read only when there is something to wait for: *since_us is when
- * the caller began, or 0 and set here.
+ * clock is read only when there is something to wait for.
  */
 static RywVerdict
-wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
+wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
 				 RywPosition *position)
 {
-	bool		at_once = true;
+	bool		slept = false;
 	int64		began_us;
 	int64		deadline_us;
 	RywVerdict	verdict;
@@ -336,31 +335,32 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
 	}
 
 	began_us = monotonic_us();
-	if (*since_us == 0)
-		*since_us = began_us;
-	deadline_us = *since_us + effective_timeout(timeout) * 1000;
+	if (waited->since_us == 0)
+		waited->since_us = began_us;
+	deadline_us = waited->since_us + effective_timeout(timeout) * 1000;
 	if (is_pending(verdict))
 		verdict = look_thoroughly(token, position);
 	if (is_pending(verdict) && deadline_us > began_us)
 	{
-		at_once = false;
+		slept = true;
 		verdict = wait_for_pending(token, position, verdict, deadline_us);
 	}
 	ryw_wait_check_verdict(verdict, token, position);
 
 	if (verdict == RYW_REACHED && position->is_primary &&
-		!wait_until_visible(token->lsn, deadline_us, &at_once))
+		!wait_until_visible(token->lsn, deadline_us, &slept))
 		verdict = RYW_NOT_YET;
 
 	if (verdict != RYW_REACHED)
 		ryw_stats_count(RYW_COUNT_TIMEOUT);
-	else if (at_once)
+	else if (!slept)
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
 	else
 	{
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
 		ryw_stats_add_wait((uint64) Max(monotonic_us() - began_us, 0));
 	}
+	waited->slept |= slept;
 	return verdict;
 }
 
@@ -370,25 +370,25 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, int64 *since_us,
  * caller has given back every snapshot that it could.
  *
  * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  A
- * statement that waits for several tokens passes the same *since_us, 0 at
- * first, so that their times do not add up.  Raises RY002 to RY006; cancel
+ * statement that waits for several tokens passes the same *waited, so that
+ * their times do not add up.  Raises RY002 to RY006; cancel
  * requests and recovery conflicts pass through.
  */
 bool
-ryw_wait_for(const RywToken *token, RywTimeout timeout, int64 *since_us)
+ryw_wait_for(const RywToken *token, RywTimeout timeout, RywWaited *waited)
 {
 	RywPosition position;
 
-	return wait_for_verdict(token, timeout, since_us,
+	return wait_for_verdict(token, timeout, waited,
 							&position) == RYW_REACHED;
 }
 
 /* The same, but raise RY001 when the token is not reached in time. */
 void
-ryw_wait_require(const RywToken *token, RywTimeout timeout, int64 *since_us)
+ryw_wait_require(const RywToken *token, RywTimeout timeout, RywWaited *waited)
 {
 	RywPosition position;
-	RywVerdict	verdict = wait_for_verdict(token, timeout, since_us,
+	RywVerdict	verdict = wait_for_verdict(token, timeout, waited,
 										   &position);
 
 	if (verdict != RYW_REACHED)

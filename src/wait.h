@@ -16,15 +16,22 @@ typedef int64 RywTimeout;
 
 #define RYW_TIMEOUT_DEFAULT		((RywTimeout) -1)
 
+/* What the waits of one statement have taken; all zero before the first. */
+typedef struct RywWaited
+{
+	int64		since_us;		/* when the first one began, monotonic */
+	bool		slept;
+} RywWaited;
+
 extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
 extern const char *ryw_wait_reason(RywVerdict verdict,
 								   const RywPosition *position);
 
 extern bool ryw_wait_is_over(const RywToken *token);
 extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout,
-						 int64 *since_us);
+						 RywWaited *waited);
 extern void ryw_wait_require(const RywToken *token, RywTimeout timeout,
-							 int64 *since_us);
+							 RywWaited *waited);
 RYW_NORETURN extern void ryw_wait_refuse(const char *detail,
 										 const char *hint);
 

@@ -49,8 +49,13 @@
 
 static Snapshot at_subxact_start[TRACKED_LEVELS];
 
-/* The snapshot of an EXECUTE or DECLARE CURSOR that is being run. */
+/* The snapshot of an EXECUTE or DECLARE CURSOR that is being run, and whose. */
 static Snapshot lent;
+static Portal lender;
+
+/* What the lender has given back for the time of a wait. */
+static bool lender_released;
+static bool lender_held;		/* it had registered the snapshot as well */
 
 static Snapshot
 active_snapshot(void)
@@ -128,7 +133,49 @@ ryw_snapshot_lend(Snapshot snapshot)
 	Snapshot	before = lent;
 
 	lent = snapshot;
+	lender = ActivePortal;
 	return before;
+}
+
+/*
+ * A portal that runs a utility statement keeps a snapshot of its own: give that
+ * back as well, if it is the one that is lent.  Otherwise it would be held
+ * during the wait of a DECLARE CURSOR.
+ */
+static void
+release_lender(void)
+{
+	if (lent == InvalidSnapshot || lender == NULL ||
+		lender->portalSnapshot != lent || active_snapshot() != lent)
+		return;
+
+	lender_released = true;
+	lender_held = lender->holdSnapshot == lent;
+	lender->portalSnapshot = NULL;
+	PopActiveSnapshot();
+	if (lender_held)
+	{
+		UnregisterSnapshotFromOwner(lender->holdSnapshot, lender->resowner);
+		lender->holdSnapshot = NULL;
+	}
+	lent = InvalidSnapshot;
+}
+
+/* Give it a fresh one, which is lent as the other was. */
+static void
+retake_lender(void)
+{
+	Snapshot	snapshot = GetTransactionSnapshot();
+
+	lender_released = false;
+	if (lender_held)
+	{
+		snapshot = RegisterSnapshotOnOwner(snapshot, lender->resowner);
+		lender->holdSnapshot = snapshot;
+	}
+	PushActiveSnapshotWithLevel(snapshot, lender->createLevel);
+	lender->portalSnapshot = GetActiveSnapshot();
+	lent = GetActiveSnapshot();
 }
 
 /* Will later statements of this transaction read with the same snapshot? */
@@ -157,9 +204,15 @@ is_exchangeable(const QueryDesc *query)
 static void
 release_query(QueryDesc *query)
 {
-	UnregisterSnapshot(query->snapshot);
+	Snapshot	was = query->snapshot;
+	bool		is_lent = was == lent && was->active_count == 2;
+
+	UnregisterSnapshot(was);
 	query->snapshot = InvalidSnapshot;
 	PopActiveSnapshot();
+	lender_released = false;	/* by a wait that has failed */
+	if (is_lent)
+		release_lender();
 	InvalidateCatalogSnapshot();
 }
 
@@ -182,7 +235,10 @@ ryw_snapshot_release_query(QueryDesc *query)
 void
 ryw_snapshot_retake_query(QueryDesc *query)
 {
-	PushActiveSnapshot(GetTransactionSnapshot());
+	if (lender_released)
+		retake_lender();
+	PushActiveSnapshot(active_snapshot() == lent && lent != InvalidSnapshot ?
+					   lent : GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
 }
 

@@ -112,6 +112,15 @@ run_lending(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
 }
 
 static bool
+is_lending(Node *stmt)
+{
+	/* CREATE TABLE AS EXECUTE as well */
+	if (IsA(stmt, CreateTableAsStmt))
+		stmt = ((Query *) ((CreateTableAsStmt *) stmt)->query)->utilityStmt;
+	return stmt != NULL && (IsA(stmt, ExecuteStmt) || IsA(stmt, DeclareCursorStmt));
+}
+
+static bool
 is_set_wait_for(Node *stmt)
 {
 	return IsA(stmt, VariableSetStmt) &&
@@ -136,7 +145,7 @@ ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
 	if (is_set_wait_for(stmt))
 		run_set_wait_for(pstmt, query_string, read_only_tree, context, params,
 						 query_env, dest, qc);
-	else if (IsA(stmt, ExecuteStmt) || IsA(stmt, DeclareCursorStmt))
+	else if (is_lending(stmt))
 		run_lending(pstmt, query_string, read_only_tree, context, params,
 					query_env, dest, qc);
 	else

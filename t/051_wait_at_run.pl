@@ -167,6 +167,60 @@ $c->bind('', 's', [$token])->execute('');
 is(finish_behind_replay()->value, $version, '03: below 70 savepoints');
 $c->run('COMMIT');
 
+# ---- a row that is updated again and again ----
+
+# Its old versions are pruned, for which replay would have to wait if a cursor, or
+# the statement that makes it, kept a snapshot meanwhile.
+foreach my $case (
+	[ 'DECLARE', "DECLARE c CURSOR FOR SELECT v FROM t WHERE id = 8 AND ryw_require('%s', 8000)" ],
+	[ 'EXECUTE', "EXECUTE hot('%s')" ])
+{
+	my ($name, $sql) = @$case;
+	my %answers;
+
+	$c->run('PREPARE hot(text) AS SELECT v FROM t WHERE id = 8 AND ryw_require($1, 8000)')
+	  if $name eq 'EXECUTE';
+	foreach my $n (1 .. 50)
+	{
+		catch_up($primary, $replica);
+		$c->run('BEGIN');
+		pause_replay($replica);
+		$w->run("UPDATE t SET v = $n * 10 + $_ WHERE id = 8") foreach 1 .. 9;
+		$c->send_query(sprintf $sql, $w->value('SELECT ryw_token()'));
+		wait_for_waiters($replica, 1);
+		resume_replay($replica);
+		my $result = $c->collect;
+		$answers{ $result->sqlstate }++;
+		if (!$result->error)
+		{
+			my $value = $name eq 'EXECUTE' ? $result->value : $c->value('FETCH c');
+			$answers{"$value, not " . ($n * 10 + 9)}++ if ($value // '') ne $n * 10 + 9;
+		}
+		$c->run('ROLLBACK');
+	}
+	is_deeply(\%answers, { '00000' => 50 }, "s31: $name, of a row that is hot-updated: right each time")
+	  or diag(explain(\%answers));
+}
+$c->run('BEGIN');
+is($c->query("DECLARE c CURSOR FOR SELECT v FROM t WHERE ryw_require('FFFF/0', 50)")->sqlstate,
+	'RY001', 's24: DECLARE, not reached');
+$c->run('ROLLBACK');
+$c->run('BEGIN');
+$c->run('SAVEPOINT a');
+is($c->query("DECLARE c CURSOR FOR SELECT v FROM t WHERE ryw_require('FFFF/0', 50)")->sqlstate,
+	'RY001', 's24: DECLARE within a savepoint, not reached');
+$c->run('ROLLBACK TO a');
+$token = write_ahead();
+$c->send_query("DECLARE c CURSOR FOR SELECT v FROM t WHERE id = 9 AND ryw_require('$token', 8000)");
+wait_for_waiters($replica, 1);
+resume_replay($replica);
+is($c->collect->sqlstate, "00000", "s24: and again");
+is($c->value('FETCH c'), $version, 's24: right');
+$c->run('COMMIT');
+is($w->query("PREPARE made(text) AS SELECT v FROM t WHERE ryw_require(\$1, 8000);"
+	  . "CREATE TABLE made AS EXECUTE made('$token')")->sqlstate, '00000', 'CREATE TABLE AS EXECUTE');
+is($w->value('SELECT count(*) FROM made'), 200, 'and has read');
+
 # ---- ends ----
 
 is($c->query_params('SELECT v FROM t WHERE ryw_require($1, 50)', ['FFFF/0'])->sqlstate,

@@ -176,6 +176,14 @@ ryw_compat_partition_locks(int partition)
 #define RYW_REQUEST_REPLY()		WalRcvForceReply()
 #endif
 
+/* What a utility hook is given, and hands on. */
+#define RYW_UTILITY_PARAMS \
+	PlannedStmt *pstmt, const char *query_string, bool read_only_tree, \
+	ProcessUtilityContext context, ParamListInfo params, \
+	QueryEnvironment *query_env, DestReceiver *dest, QueryCompletion *qc
+#define RYW_UTILITY_ARGS \
+	pstmt, query_string, read_only_tree, context, params, query_env, dest, qc
+
 /* The planner hook has carried the EXPLAIN state since 19. */
 #if PG_VERSION_NUM >= 190000
 #define RYW_PLANNER_PARAMS \

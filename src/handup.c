@@ -46,24 +46,16 @@ typedef struct RywHandupShared
 	Report		reports[MAX_REPORTERS];
 } RywHandupShared;
 
-static RywHandupShared *shared;
-
-static Size
-handup_size(void)
-{
-	return sizeof(RywHandupShared);
-}
+static RywHandupShared *handup_shared;
 
 static void
-handup_attach(void *area, bool found)
+handup_init(void)
 {
-	shared = area;
-	if (!found)
-		memset(shared, 0, sizeof(RywHandupShared));
+	memset(handup_shared, 0, sizeof(RywHandupShared));
 }
 
-const RywShmemRoom ryw_handup_room = {
-	"ryw handup", handup_size, handup_attach
+const RywShmemArea ryw_handup_area = {
+	"ryw handup", (void **) &handup_shared, sizeof(RywHandupShared), 0, handup_init
 };
 
 /*
@@ -73,11 +65,11 @@ const RywShmemRoom ryw_handup_room = {
 static Report *
 slot_for(int reporter)
 {
-	Report	   *oldest = &shared->reports[0];
+	Report	   *oldest = &handup_shared->reports[0];
 
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{
-		Report	   *report = &shared->reports[i];
+		Report	   *report = &handup_shared->reports[i];
 
 		if (report->reporter == reporter)
 			return report;
@@ -94,8 +86,8 @@ leave_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{
-		if (shared->reports[i].reporter == MyProcPid)
-			memset(&shared->reports[i], 0, offsetof(Report, downstream));
+		if (handup_shared->reports[i].reporter == MyProcPid)
+			memset(&handup_shared->reports[i], 0, offsetof(Report, downstream));
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
 }
@@ -108,7 +100,7 @@ ryw_handup_is_reporter(int reporter)
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
 	for (int i = 0; i < MAX_REPORTERS; i++)
-		found = found || shared->reports[i].reporter == reporter;
+		found = found || handup_shared->reports[i].reporter == reporter;
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
 	return found;
 }
@@ -125,7 +117,7 @@ ryw_handup_collect(RywReported *reported, int size, int64 after_us)
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{
-		Report	   *report = &shared->reports[i];
+		Report	   *report = &handup_shared->reports[i];
 
 		if (report->arrived_us <= after_us)
 			continue;

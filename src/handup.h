@@ -11,7 +11,7 @@
 #include "heartbeat.h"
 #include "shmem.h"
 
-extern const RywShmemRoom ryw_handup_room;
+extern const RywShmemArea ryw_handup_area;
 
 /* A node of somebody's report, and when that arrived, monotonic. */
 typedef struct RywReported

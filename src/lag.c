@@ -64,36 +64,24 @@ typedef struct RywLagShared
 	RywReception reception;		/* protected by reception_lock */
 } RywLagShared;
 
-static RywLagShared *shared;
-
-static Size
-lag_size(void)
-{
-	return sizeof(RywLagShared);
-}
+static RywLagShared *lag_shared;
 
 static void
-lag_attach(void *area, bool found)
+lag_init(void)
 {
-	shared = area;
-	if (found)
-		return;
-
-	pg_atomic_init_u64(&shared->last_mark, 0);
-	pg_atomic_init_u64(&shared->nmarks, 0);
+	pg_atomic_init_u64(&lag_shared->last_mark, 0);
+	pg_atomic_init_u64(&lag_shared->nmarks, 0);
 	for (int i = 0; i < RYW_MARK_SLOTS; i++)
 	{
-		pg_atomic_init_u64(&shared->marks[i].lsn, 0);
-		pg_atomic_init_u64(&shared->marks[i].at, 0);
+		pg_atomic_init_u64(&lag_shared->marks[i].lsn, 0);
+		pg_atomic_init_u64(&lag_shared->marks[i].at, 0);
 	}
-	memset(&shared->picture, 0, sizeof(shared->picture));
-	pg_atomic_init_u64(&shared->version, 0);
-	SpinLockInit(&shared->reception_lock);
-	memset(&shared->reception, 0, sizeof(shared->reception));
+	pg_atomic_init_u64(&lag_shared->version, 0);
+	SpinLockInit(&lag_shared->reception_lock);
 }
 
-const RywShmemRoom ryw_lag_room = {
-	"ryw lag", lag_size, lag_attach
+const RywShmemArea ryw_lag_area = {
+	"ryw lag", (void **) &lag_shared, sizeof(RywLagShared), 0, lag_init
 };
 
 /*
@@ -116,15 +104,15 @@ ryw_lag_clock_us(void)
 void
 ryw_lag_mark_commit(uint64 lsn, int64 at)
 {
-	uint64		last = pg_atomic_read_u64(&shared->last_mark);
+	uint64		last = pg_atomic_read_u64(&lag_shared->last_mark);
 	MarkSlot   *slot;
 
 	if (at - (int64) last < RYW_MARK_INTERVAL_US && at >= (int64) last)
 		return;
-	if (!pg_atomic_compare_exchange_u64(&shared->last_mark, &last, (uint64) at))
+	if (!pg_atomic_compare_exchange_u64(&lag_shared->last_mark, &last, (uint64) at))
 		return;
 
-	slot = &shared->marks[pg_atomic_fetch_add_u64(&shared->nmarks, 1) % RYW_MARK_SLOTS];
+	slot = &lag_shared->marks[pg_atomic_fetch_add_u64(&lag_shared->nmarks, 1) % RYW_MARK_SLOTS];
 	pg_atomic_write_u64(&slot->at, 0);
 	pg_write_barrier();
 	pg_atomic_write_u64(&slot->lsn, lsn);
@@ -140,14 +128,14 @@ int
 ryw_lag_take_marks(RywCommitMark *marks, int size)
 {
 	static uint64 taken = 0;
-	uint64		made = pg_atomic_read_u64(&shared->nmarks);
+	uint64		made = pg_atomic_read_u64(&lag_shared->nmarks);
 	int			n = 0;
 
 	if (made - taken > RYW_MARK_SLOTS)
 		taken = made - RYW_MARK_SLOTS;
 	for (; taken < made && n < size; taken++)
 	{
-		MarkSlot   *slot = &shared->marks[taken % RYW_MARK_SLOTS];
+		MarkSlot   *slot = &lag_shared->marks[taken % RYW_MARK_SLOTS];
 		uint64		at;
 
 		pg_read_barrier();
@@ -176,16 +164,16 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 static void
 write_picture(const RywHeartbeat *cluster, bool is_own)
 {
-	uint64		version = pg_atomic_read_u64(&shared->version);
+	uint64		version = pg_atomic_read_u64(&lag_shared->version);
 
-	pg_atomic_write_u64(&shared->version, version + 1);
+	pg_atomic_write_u64(&lag_shared->version, version + 1);
 	pg_write_barrier();
-	copy_cluster(&shared->picture.cluster, cluster);
-	shared->picture.is_own = is_own;
-	shared->picture.arrived_us = ryw_lag_clock_us();
-	shared->picture.arrived_at = GetCurrentTimestamp();
+	copy_cluster(&lag_shared->picture.cluster, cluster);
+	lag_shared->picture.is_own = is_own;
+	lag_shared->picture.arrived_us = ryw_lag_clock_us();
+	lag_shared->picture.arrived_at = GetCurrentTimestamp();
 	pg_write_barrier();
-	pg_atomic_write_u64(&shared->version, version + 2);
+	pg_atomic_write_u64(&lag_shared->version, version + 2);
 }
 
 /* Publish what this primary has just seen.  Worker. */
@@ -215,18 +203,18 @@ ryw_lag_receive(const unsigned char *payload, size_t length)
 void
 ryw_lag_publish_reception(const RywReception *reception)
 {
-	SpinLockAcquire(&shared->reception_lock);
-	shared->reception = *reception;
-	SpinLockRelease(&shared->reception_lock);
+	SpinLockAcquire(&lag_shared->reception_lock);
+	lag_shared->reception = *reception;
+	SpinLockRelease(&lag_shared->reception_lock);
 }
 
 /* Read that; all zero while nothing has been published.  Takes a spinlock. */
 void
 ryw_lag_read_reception(RywReception *reception)
 {
-	SpinLockAcquire(&shared->reception_lock);
-	*reception = shared->reception;
-	SpinLockRelease(&shared->reception_lock);
+	SpinLockAcquire(&lag_shared->reception_lock);
+	*reception = lag_shared->reception;
+	SpinLockRelease(&lag_shared->reception_lock);
 }
 
 /*
@@ -238,19 +226,19 @@ ryw_lag_read(RywPicture *picture)
 {
 	for (int tries = 1;; tries++)
 	{
-		uint64		version = pg_atomic_read_u64(&shared->version);
+		uint64		version = pg_atomic_read_u64(&lag_shared->version);
 
 		if (version == 0)
 			return false;
 		if ((version & 1) == 0)
 		{
 			pg_read_barrier();
-			copy_cluster(&picture->cluster, &shared->picture.cluster);
-			picture->is_own = shared->picture.is_own;
-			picture->arrived_us = shared->picture.arrived_us;
-			picture->arrived_at = shared->picture.arrived_at;
+			copy_cluster(&picture->cluster, &lag_shared->picture.cluster);
+			picture->is_own = lag_shared->picture.is_own;
+			picture->arrived_us = lag_shared->picture.arrived_us;
+			picture->arrived_at = lag_shared->picture.arrived_at;
 			pg_read_barrier();
-			if (pg_atomic_read_u64(&shared->version) == version)
+			if (pg_atomic_read_u64(&lag_shared->version) == version)
 				return true;
 		}
 		if (tries % READ_SPINS == 0)

@@ -42,7 +42,7 @@ typedef struct RywCommitMark
 #define RYW_MARK_INTERVAL_US	10000
 #define RYW_MARK_SLOTS			256
 
-extern const RywShmemRoom ryw_lag_room;
+extern const RywShmemArea ryw_lag_area;
 
 extern void ryw_lag_mark_commit(uint64 lsn, int64 at);
 extern int	ryw_lag_take_marks(RywCommitMark *marks, int size);

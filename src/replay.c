@@ -74,36 +74,26 @@ typedef struct RywReplayShared
 	RywSpeedSample older;		/* at least SPEED_WINDOW_MS before newer */
 } RywReplayShared;
 
-static RywReplayShared *shared;
+static RywReplayShared *replay_shared;
 
 /* The resource managers' own functions. */
 static void (*original_redo[RM_MAX_ID + 1]) (XLogReaderState *record);
 static void (*original_cleanup) (void);
 
-static Size
-replay_size(void)
-{
-	return sizeof(RywReplayShared);
-}
-
 static void
-replay_attach(void *area, bool found)
+replay_init(void)
 {
-	shared = area;
-	if (found)
-		return;
-
-	pg_atomic_init_u64(&shared->applied_lsn, InvalidXLogRecPtr);
-	pg_atomic_init_u32(&shared->applied_tli, 0);
-	pg_atomic_init_u32(&shared->ended, 0);
-	shared->startup_proc = NULL;
-	SpinLockInit(&shared->speed_lock);
-	shared->newer.lsn = shared->older.lsn = InvalidXLogRecPtr;
-	shared->newer.at = shared->older.at = 0;
+	pg_atomic_init_u64(&replay_shared->applied_lsn, InvalidXLogRecPtr);
+	pg_atomic_init_u32(&replay_shared->applied_tli, 0);
+	pg_atomic_init_u32(&replay_shared->ended, 0);
+	replay_shared->startup_proc = NULL;
+	SpinLockInit(&replay_shared->speed_lock);
+	replay_shared->newer.lsn = replay_shared->older.lsn = InvalidXLogRecPtr;
+	replay_shared->newer.at = replay_shared->older.at = 0;
 }
 
-const RywShmemRoom ryw_replay_room = {
-	"ryw replay", replay_size, replay_attach
+const RywShmemArea ryw_replay_area = {
+	"ryw replay", (void **) &replay_shared, sizeof(RywReplayShared), 0, replay_init
 };
 
 /*
@@ -116,11 +106,11 @@ note_timeline(void)
 {
 	TimeLineID	tli;
 
-	shared->startup_proc = MyProc;
+	replay_shared->startup_proc = MyProc;
 	(void) GetCurrentReplayRecPtr(&tli);
-	if (pg_atomic_read_u32(&shared->applied_tli) == tli)
+	if (pg_atomic_read_u32(&replay_shared->applied_tli) == tli)
 		return false;
-	pg_atomic_write_u32(&shared->applied_tli, tli);
+	pg_atomic_write_u32(&replay_shared->applied_tli, tli);
 	pg_write_barrier();			/* before the position, for readers */
 	return true;
 }
@@ -179,7 +169,7 @@ note_transaction(XLogReaderState *record)
 static inline void
 publish(XLogRecPtr applied)
 {
-	pg_atomic_write_u64(&shared->applied_lsn, applied);
+	pg_atomic_write_u64(&replay_shared->applied_lsn, applied);
 	pg_memory_barrier();
 	if (unlikely(applied >= ryw_waitqueue_next_due()))
 		ryw_waitqueue_wake(applied);
@@ -246,11 +236,11 @@ note_end_of_redo(void)
 	if (original_cleanup)
 		original_cleanup();
 
-	if (pg_atomic_read_u32(&shared->applied_tli) != 0)
-		ryw_nonce_forget_after(pg_atomic_read_u32(&shared->applied_tli));
+	if (pg_atomic_read_u32(&replay_shared->applied_tli) != 0)
+		ryw_nonce_forget_after(pg_atomic_read_u32(&replay_shared->applied_tli));
 
-	shared->startup_proc = NULL;	/* its entry may go to another process */
-	pg_atomic_write_u32(&shared->ended, 1);
+	replay_shared->startup_proc = NULL;	/* its entry may go to another process */
+	pg_atomic_write_u32(&replay_shared->ended, 1);
 	pg_memory_barrier();
 	ryw_waitqueue_wake_all();
 }
@@ -285,16 +275,16 @@ ryw_replay_hook_resource_managers(void)
 static void
 published_position(RywPosition *position)
 {
-	uint32		tli = pg_atomic_read_u32(&shared->applied_tli);
+	uint32		tli = pg_atomic_read_u32(&replay_shared->applied_tli);
 	uint32		before;
 
 	do
 	{
 		before = tli;
 		pg_read_barrier();
-		position->lsn = pg_atomic_read_u64(&shared->applied_lsn);
+		position->lsn = pg_atomic_read_u64(&replay_shared->applied_lsn);
 		pg_read_barrier();
-		tli = pg_atomic_read_u32(&shared->applied_tli);
+		tli = pg_atomic_read_u32(&replay_shared->applied_tli);
 	} while (tli != before);
 	position->tli = tli;
 }
@@ -371,7 +361,7 @@ ryw_replay_visible_bound(RywPosition *position)
 static uint32
 startup_wait_event(void)
 {
-	PGPROC	   *proc = shared->startup_proc;
+	PGPROC	   *proc = replay_shared->startup_proc;
 
 	return proc == NULL ? 0 : *(volatile uint32 *) &proc->wait_event_info;
 }
@@ -399,7 +389,7 @@ ryw_replay_is_blocked(void)
 bool
 ryw_replay_awaited_lock(LOCKTAG *tag)
 {
-	PGPROC	   *proc = shared->startup_proc;
+	PGPROC	   *proc = replay_shared->startup_proc;
 	LOCK	   *lock;
 
 	if ((startup_wait_event() & WAIT_CLASS_MASK) != PG_WAIT_LOCK)
@@ -426,7 +416,7 @@ ryw_replay_waits_for_all(void)
 bool
 ryw_replay_has_ended(void)
 {
-	return pg_atomic_read_u32(&shared->ended) != 0;
+	return pg_atomic_read_u32(&replay_shared->ended) != 0;
 }
 
 /* Why replay does not get on.  Takes the server's spinlocks, one at a time. */
@@ -455,16 +445,16 @@ ryw_replay_speed(XLogRecPtr lsn)
 	TimestampTz now = GetCurrentTimestamp();
 	RywSpeedSample since;
 
-	SpinLockAcquire(&shared->speed_lock);
-	if (shared->newer.lsn == InvalidXLogRecPtr ||
-		now - shared->newer.at >= SPEED_WINDOW_MS * INT64CONST(1000))
+	SpinLockAcquire(&replay_shared->speed_lock);
+	if (replay_shared->newer.lsn == InvalidXLogRecPtr ||
+		now - replay_shared->newer.at >= SPEED_WINDOW_MS * INT64CONST(1000))
 	{
-		shared->older = shared->newer;
-		shared->newer.lsn = lsn;
-		shared->newer.at = now;
+		replay_shared->older = replay_shared->newer;
+		replay_shared->newer.lsn = lsn;
+		replay_shared->newer.at = now;
 	}
-	since = shared->older;
-	SpinLockRelease(&shared->speed_lock);
+	since = replay_shared->older;
+	SpinLockRelease(&replay_shared->speed_lock);
 
 	if (since.lsn == InvalidXLogRecPtr || lsn <= since.lsn || now <= since.at)
 		return 0;

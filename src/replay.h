@@ -23,7 +23,7 @@ typedef enum RywReplayState
 	RYW_REPLAY_NOT_STREAMING	/* no WAL receiver at work */
 } RywReplayState;
 
-extern const RywShmemRoom ryw_replay_room;
+extern const RywShmemArea ryw_replay_area;
 
 extern void ryw_replay_hook_resource_managers(void);
 extern void ryw_replay_position(RywPosition *position);

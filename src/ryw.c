@@ -30,15 +30,15 @@ PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
-static const RywShmemRoom *const rooms[] = {
-	&ryw_handup_room,
-	&ryw_lag_room,
-	&ryw_nonce_room,
-	&ryw_replay_room,
-	&ryw_stats_room,
-	&ryw_timeline_room,
-	&ryw_visibility_room,
-	&ryw_waitqueue_room,
+static const RywShmemArea *const areas[] = {
+	&ryw_handup_area,
+	&ryw_lag_area,
+	&ryw_nonce_area,
+	&ryw_replay_area,
+	&ryw_stats_area,
+	&ryw_timeline_area,
+	&ryw_visibility_area,
+	&ryw_waitqueue_area,
 };
 
 /*
@@ -56,7 +56,7 @@ _PG_init(void)
 	if (!preloaded)
 		return;
 
-	ryw_shmem_install(rooms, lengthof(rooms),
+	ryw_shmem_install(areas, lengthof(areas),
 					  ryw_replay_hook_resource_managers);
 	ryw_snapshot_install();
 	ryw_commit_install();

@@ -75,57 +75,63 @@ check_wait_for(char **newval, void **extra pg_attribute_unused(),
 	return false;
 }
 
-/* The parameters of the worker that watches lag. */
-static void
-define_watching(void)
+/* The parameters that are whole numbers. */
+static const struct
 {
-	DefineCustomIntVariable("ryw.heartbeat_interval",
-							"Sets how often the primary writes its picture of the cluster into WAL.",
-							"0 turns it off.",
-							&ryw_setting_heartbeat_interval,
-							RYW_HEARTBEAT_DEFAULT,
-							0,
-							DAY,
-							PGC_SIGHUP,
-							GUC_UNIT_MS,
-							NULL,
-							NULL,
-							NULL);
-	DefineCustomIntVariable("ryw.sample_interval",
-							"Sets how often lag is measured.",
-							NULL,
-							&ryw_setting_sample_interval,
-							SAMPLE_DEFAULT,
-							RYW_SAMPLE_MIN,
-							DAY,
-							PGC_SIGHUP,
-							GUC_UNIT_MS,
-							NULL,
-							NULL,
-							NULL);
-	DefineCustomIntVariable("ryw.lag_window",
-							"Sets the time that percentiles of lag are taken over.",
-							NULL,
-							&ryw_setting_lag_window,
-							LAG_WINDOW_DEFAULT,
-							LAG_WINDOW_MIN,
-							DAY,
-							PGC_SIGHUP,
-							GUC_UNIT_MS,
-							NULL,
-							NULL,
-							NULL);
-	DefineCustomStringVariable("ryw.node_name",
-							   "Sets the name of this node in ryw_lag while it is the primary.",
-							   "Empty means cluster_name, else the name in primary_conninfo.",
-							   &ryw_setting_node_name,
-							   "",
-							   PGC_SIGHUP,
-							   0,
-							   NULL,
-							   NULL,
-							   NULL);
-}
+	const char *name;
+	const char *short_desc;
+	const char *long_desc;
+	int		   *variable;
+	int			boot_value;
+	int			min;
+	int			max;
+	GucContext	context;
+	int			flags;
+}			integer_settings[] =
+{
+	{
+		"ryw.wait_timeout",
+		"Sets how long to wait for a token when the call does not say.",
+		"Zero looks once, without waiting.",
+		&ryw_setting_wait_timeout, WAIT_TIMEOUT_DEFAULT, 0, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS
+	},
+	{
+		"ryw.max_wait",
+		"Sets the longest wait; longer requests are cut to it.",
+		NULL,
+		&ryw_setting_max_wait, MAX_WAIT_DEFAULT, 0, INT_MAX,
+		PGC_SUSET, GUC_UNIT_MS
+	},
+	{
+		"ryw.max_waiters",
+		"Sets how many sessions may wait at the same time.",
+		"-1 means half of max_connections.",
+		&ryw_setting_max_waiters, MAX_WAITERS_AUTO, MAX_WAITERS_AUTO, INT_MAX,
+		PGC_SUSET, 0
+	},
+	{
+		"ryw.heartbeat_interval",
+		"Sets how often the primary writes its picture of the cluster into WAL.",
+		"0 turns it off.",
+		&ryw_setting_heartbeat_interval, RYW_HEARTBEAT_DEFAULT, 0, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	},
+	{
+		"ryw.sample_interval",
+		"Sets how often lag is measured.",
+		NULL,
+		&ryw_setting_sample_interval, SAMPLE_DEFAULT, RYW_SAMPLE_MIN, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	},
+	{
+		"ryw.lag_window",
+		"Sets the time that percentiles of lag are taken over.",
+		NULL,
+		&ryw_setting_lag_window, LAG_WINDOW_DEFAULT, LAG_WINDOW_MIN, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	}
+};
 
 /*
  * Define every parameter.  Without preloading there is no shared memory and
@@ -137,77 +143,46 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 {
 	waits_possible = preloaded;
 
+	for (int i = 0; i < (int) lengthof(integer_settings); i++)
+		DefineCustomIntVariable(integer_settings[i].name,
+								integer_settings[i].short_desc,
+								integer_settings[i].long_desc,
+								integer_settings[i].variable,
+								integer_settings[i].boot_value,
+								integer_settings[i].min,
+								integer_settings[i].max,
+								integer_settings[i].context,
+								integer_settings[i].flags,
+								NULL, NULL, NULL);
 	DefineCustomStringVariable(RYW_TOKEN_SETTING,
 							   "Token of this session's last commit.",
 							   "Sent by the server with the reply to the commit.",
-							   &token_value,
-							   "",
+							   &token_value, "",
 							   PGC_INTERNAL,
 							   GUC_REPORT | GUC_NOT_IN_SAMPLE |
 							   GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL,
-							   NULL,
-							   NULL,
-							   show_token);
+							   NULL, NULL, show_token);
 	DefineCustomEnumVariable("ryw.report_token",
 							 "Selects what is reported to the client in ryw.token.",
 							 "off: nothing; commit: the token of each commit; "
 							 "always: also the position after transactions that only read.",
-							 &ryw_setting_report_token,
-							 RYW_REPORT_COMMIT,
+							 &ryw_setting_report_token, RYW_REPORT_COMMIT,
 							 report_token_options,
-							 PGC_USERSET,
-							 0,
-							 NULL,
-							 NULL,
-							 NULL);
-	DefineCustomIntVariable("ryw.wait_timeout",
-							"Sets how long to wait for a token when the call does not say.",
-							"Zero looks once, without waiting.",
-							&ryw_setting_wait_timeout,
-							WAIT_TIMEOUT_DEFAULT,
-							0,
-							INT_MAX,
-							PGC_USERSET,
-							GUC_UNIT_MS,
-							NULL,
-							NULL,
-							NULL);
-	DefineCustomIntVariable("ryw.max_wait",
-							"Sets the longest wait; longer requests are cut to it.",
-							NULL,
-							&ryw_setting_max_wait,
-							MAX_WAIT_DEFAULT,
-							0,
-							INT_MAX,
-							PGC_SUSET,
-							GUC_UNIT_MS,
-							NULL,
-							NULL,
-							NULL);
-	DefineCustomIntVariable("ryw.max_waiters",
-							"Sets how many sessions may wait at the same time.",
-							"-1 means half of max_connections.",
-							&ryw_setting_max_waiters,
-							MAX_WAITERS_AUTO,
-							MAX_WAITERS_AUTO,
-							INT_MAX,
-							PGC_SUSET,
-							0,
-							NULL,
-							NULL,
-							NULL);
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
 	DefineCustomStringVariable("ryw.wait_for",
 							   "Waits for a token, by SET alone.",
 							   NULL,
-							   &wait_for_value,
-							   "",
+							   &wait_for_value, "",
 							   PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
-							   check_wait_for,
-							   NULL,
-							   NULL);
-
-	define_watching();
+							   check_wait_for, NULL, NULL);
+	DefineCustomStringVariable("ryw.node_name",
+							   "Sets the name of this node in ryw_lag while it is the primary.",
+							   "Empty means cluster_name, else the name in primary_conninfo.",
+							   &ryw_setting_node_name, "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
 
 	if (preloaded)
 		MarkGUCPrefixReserved("ryw");

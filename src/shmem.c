@@ -1,12 +1,12 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.c
- *	  Shared memory of all rooms, allocated from one table.
+ *	  Shared memory, allocated from one table.
  *
- * The postmaster asks for the sum of what the rooms need and, once the
- * segment exists, hands each room its area.  Children inherit the pointers
- * by fork.  After a crash the postmaster runs the start-up hook again with a
- * fresh segment, so attach() must be ready to be called more than once.
+ * The postmaster asks for the sum of all areas and, once the segment exists,
+ * sets the pointer to each of them.  Children inherit the pointers by fork.
+ * After a crash the postmaster runs the start-up hook again with a fresh segment,
+ * so init() must be ready to be called more than once.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,13 +20,19 @@
 
 #define LOCK_TRANCHE	"ryw"
 
-static const RywShmemRoom *const *shmem_rooms;
-static int	shmem_nrooms;
+static const RywShmemArea *const *shmem_areas;
+static int	shmem_nareas;
 static void (*shmem_ready) (void);
 static LWLockPadded *shmem_locks;
 
 static shmem_request_hook_type prev_shmem_request_hook;
 static shmem_startup_hook_type prev_shmem_startup_hook;
+
+static Size
+area_size(const RywShmemArea *area)
+{
+	return add_size(area->size, mul_size(MaxBackends, area->backend_size));
+}
 
 static void
 ryw_shmem_request(void)
@@ -36,8 +42,8 @@ ryw_shmem_request(void)
 	if (prev_shmem_request_hook)
 		prev_shmem_request_hook();
 
-	for (int i = 0; i < shmem_nrooms; i++)
-		size = add_size(size, MAXALIGN(shmem_rooms[i]->size()));
+	for (int i = 0; i < shmem_nareas; i++)
+		size = add_size(size, MAXALIGN(area_size(shmem_areas[i])));
 	RequestAddinShmemSpace(size);
 	RequestNamedLWLockTranche(LOCK_TRANCHE, RYW_LOCKS);
 }
@@ -50,13 +56,16 @@ ryw_shmem_startup(void)
 
 	LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
 	shmem_locks = GetNamedLWLockTranche(LOCK_TRANCHE);
-	for (int i = 0; i < shmem_nrooms; i++)
+	for (int i = 0; i < shmem_nareas; i++)
 	{
+		const RywShmemArea *area = shmem_areas[i];
 		bool		found;
-		void	   *area = ShmemInitStruct(shmem_rooms[i]->name,
-										   shmem_rooms[i]->size(), &found);
 
-		shmem_rooms[i]->attach(area, found);
+		*area->address = ShmemInitStruct(area->name, area_size(area), &found);
+		if (found)
+			continue;
+		memset(*area->address, 0, area_size(area));
+		area->init();
 	}
 	LWLockRelease(AddinShmemInitLock);
 
@@ -65,16 +74,16 @@ ryw_shmem_startup(void)
 }
 
 /*
- * Register the rooms.  Call once, from _PG_init while the server preloads.
- * ready() runs when every room is attached and every other preloaded library
+ * Register the areas.  Call once, from _PG_init while the server preloads.
+ * ready() runs when every area is there and every other preloaded library
  * has been initialised.
  */
 void
-ryw_shmem_install(const RywShmemRoom *const *rooms, int nrooms,
+ryw_shmem_install(const RywShmemArea *const *areas, int nareas,
 				  void (*ready) (void))
 {
-	shmem_rooms = rooms;
-	shmem_nrooms = nrooms;
+	shmem_areas = areas;
+	shmem_nareas = nareas;
 	shmem_ready = ready;
 
 	prev_shmem_request_hook = shmem_request_hook;

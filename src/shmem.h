@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * shmem.h
- *	  Shared memory of all rooms, allocated from one table.
+ *	  Shared memory, allocated from one table.
  *
  *-------------------------------------------------------------------------
  */
@@ -20,15 +20,17 @@ typedef enum RywLock
 	RYW_LOCKS
 } RywLock;
 
-/* What a room needs to own shared memory. */
-typedef struct RywShmemRoom
+/* A piece of shared memory that belongs to one file. */
+typedef struct RywShmemArea
 {
 	const char *name;			/* key in the server's index */
-	Size		(*size) (void); /* bytes; MaxBackends is known by then */
-	void		(*attach) (void *area, bool found); /* found: keep contents */
-} RywShmemRoom;
+	void	  **address;		/* where to put the pointer to it */
+	Size		size;			/* bytes */
+	Size		backend_size;	/* bytes more for each backend */
+	void		(*init) (void); /* when it is new, and all zero */
+} RywShmemArea;
 
-extern void ryw_shmem_install(const RywShmemRoom *const *rooms, int nrooms,
+extern void ryw_shmem_install(const RywShmemArea *const *areas, int nareas,
 							  void (*ready) (void));
 extern bool ryw_shmem_is_ready(void);
 extern void ryw_shmem_require(void);

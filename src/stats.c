@@ -39,33 +39,21 @@ typedef struct RywStatsShared
 	RywStatsRow rows[FLEXIBLE_ARRAY_MEMBER];	/* by proc number */
 } RywStatsShared;
 
-static RywStatsShared *shared;
-
-static Size
-stats_size(void)
-{
-	return add_size(offsetof(RywStatsShared, rows),
-					mul_size(MaxBackends, sizeof(RywStatsRow)));
-}
+static RywStatsShared *stats_shared;
 
 static void
-stats_attach(void *area, bool found)
+stats_init(void)
 {
-	shared = area;
-	if (found)
-		return;
-
-	memset(shared->base, 0, sizeof(shared->base));
-	shared->since = GetCurrentTimestamp();
-	shared->nrows = MaxBackends;
-	ryw_histogram_init(&shared->waits);
-	for (int i = 0; i < shared->nrows; i++)
+	stats_shared->since = GetCurrentTimestamp();
+	stats_shared->nrows = MaxBackends;
+	ryw_histogram_init(&stats_shared->waits);
+	for (int i = 0; i < stats_shared->nrows; i++)
 		for (int k = 0; k < RYW_COUNTERS; k++)
-			pg_atomic_init_u64(&shared->rows[i].counts[k], 0);
+			pg_atomic_init_u64(&stats_shared->rows[i].counts[k], 0);
 }
 
-const RywShmemRoom ryw_stats_room = {
-	"ryw stats", stats_size, stats_attach
+const RywShmemArea ryw_stats_area = {
+	"ryw stats", (void **) &stats_shared, offsetof(RywStatsShared, rows), sizeof(RywStatsRow), stats_init
 };
 
 /* Count one event of this backend.  No lock; never raises. */
@@ -74,10 +62,10 @@ ryw_stats_count(RywCounter counter)
 {
 	pg_atomic_uint64 *count;
 
-	if (RYW_MY_PROC_NUMBER >= shared->nrows)
+	if (RYW_MY_PROC_NUMBER >= stats_shared->nrows)
 		return;					/* auxiliary processes do not count */
 
-	count = &shared->rows[RYW_MY_PROC_NUMBER].counts[counter];
+	count = &stats_shared->rows[RYW_MY_PROC_NUMBER].counts[counter];
 	pg_atomic_write_u64(count, pg_atomic_read_u64(count) + 1);
 }
 
@@ -85,16 +73,16 @@ ryw_stats_count(RywCounter counter)
 void
 ryw_stats_add_wait(uint64 microseconds)
 {
-	ryw_histogram_add(&shared->waits, microseconds);
+	ryw_histogram_add(&stats_shared->waits, microseconds);
 }
 
 static void
 sum_rows(uint64 *sums)
 {
 	memset(sums, 0, sizeof(uint64) * RYW_COUNTERS);
-	for (int i = 0; i < shared->nrows; i++)
+	for (int i = 0; i < stats_shared->nrows; i++)
 		for (int k = 0; k < RYW_COUNTERS; k++)
-			sums[k] += pg_atomic_read_u64(&shared->rows[i].counts[k]);
+			sums[k] += pg_atomic_read_u64(&stats_shared->rows[i].counts[k]);
 }
 
 /* Read the counters.  Takes the lock, shared. */
@@ -107,11 +95,11 @@ ryw_stats_read(RywStats *stats)
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_STATS), LW_SHARED);
 	sum_rows(stats->counts);
 	for (int k = 0; k < RYW_COUNTERS; k++)
-		stats->counts[k] -= shared->base[k];
-	stats->since = shared->since;
+		stats->counts[k] -= stats_shared->base[k];
+	stats->since = stats_shared->since;
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_STATS));
 
-	stats->has_waits = ryw_histogram_percentiles(&shared->waits, 1, ranks,
+	stats->has_waits = ryw_histogram_percentiles(&stats_shared->waits, 1, ranks,
 												 lengthof(ranks), waits);
 	stats->wait_p50 = waits[0];
 	stats->wait_p95 = waits[1];
@@ -126,8 +114,8 @@ ryw_stats_reset(void)
 	TimestampTz now = GetCurrentTimestamp();
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_STATS), LW_EXCLUSIVE);
-	sum_rows(shared->base);
-	shared->since = now;
-	ryw_histogram_reset(&shared->waits);
+	sum_rows(stats_shared->base);
+	stats_shared->since = now;
+	ryw_histogram_reset(&stats_shared->waits);
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_STATS));
 }

@@ -35,7 +35,7 @@ typedef struct RywStats
 	TimestampTz since;
 } RywStats;
 
-extern const RywShmemRoom ryw_stats_room;
+extern const RywShmemArea ryw_stats_area;
 
 extern void ryw_stats_count(RywCounter counter);
 extern void ryw_stats_add_wait(uint64 microseconds);

@@ -47,27 +47,19 @@ typedef struct RywTimelineShared
 	pg_atomic_uint64 lineage;
 } RywTimelineShared;
 
-static RywTimelineShared *shared;
+static RywTimelineShared *timeline_shared;
 
 /* The history that this backend used last; tli 0: none. */
 static RywHistory cached;
 
-static Size
-timeline_size(void)
-{
-	return sizeof(RywTimelineShared);
-}
-
 static void
-timeline_attach(void *area, bool found)
+timeline_init(void)
 {
-	shared = area;
-	if (!found)
-		pg_atomic_init_u64(&shared->lineage, 0);
+	pg_atomic_init_u64(&timeline_shared->lineage, 0);
 }
 
-const RywShmemRoom ryw_timeline_room = {
-	"ryw timeline", timeline_size, timeline_attach
+const RywShmemArea ryw_timeline_area = {
+	"ryw timeline", (void **) &timeline_shared, sizeof(RywTimelineShared), 0, timeline_init
 };
 
 /* Trouble with a history is logged once per session, not for every wait. */
@@ -179,7 +171,7 @@ load_history(TimeLineID tli)
 bool
 ryw_timeline_known_tag(TimeLineID tli, uint32 *tag)
 {
-	uint64		lineage = pg_atomic_read_u64(&shared->lineage);
+	uint64		lineage = pg_atomic_read_u64(&timeline_shared->lineage);
 
 	*tag = (uint32) lineage;
 	return (TimeLineID) (lineage >> 32) == tli;
@@ -221,9 +213,9 @@ ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 	if (!load_history(tli) || !compute_tag(tli, tag))
 		return false;
 
-	lineage = pg_atomic_read_u64(&shared->lineage);
+	lineage = pg_atomic_read_u64(&timeline_shared->lineage);
 	while ((TimeLineID) (lineage >> 32) < tli &&
-		   !pg_atomic_compare_exchange_u64(&shared->lineage, &lineage,
+		   !pg_atomic_compare_exchange_u64(&timeline_shared->lineage, &lineage,
 										   (uint64) tli << 32 | *tag))
 		;
 
@@ -233,7 +225,7 @@ ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 	if (!compute_tag(tli, tag))
 		return false;
 	if (unlikely(published != *tag))
-		pg_atomic_write_u64(&shared->lineage, 0);
+		pg_atomic_write_u64(&timeline_shared->lineage, 0);
 	return true;
 }
 
@@ -300,7 +292,7 @@ ryw_timeline_receive(const unsigned char *payload, Size length)
 	if (ryw_nonce_receive(&received))
 	{
 		pg_memory_barrier();	/* pairs with that of ryw_timeline_tag() */
-		pg_atomic_write_u64(&shared->lineage, 0);
+		pg_atomic_write_u64(&timeline_shared->lineage, 0);
 	}
 	return true;
 }

@@ -13,7 +13,7 @@
 #include "history.h"
 #include "shmem.h"
 
-extern const RywShmemRoom ryw_timeline_room;
+extern const RywShmemArea ryw_timeline_area;
 
 extern bool ryw_timeline_announce(bool again);
 extern bool ryw_timeline_receive(const unsigned char *payload, Size length);

@@ -55,7 +55,7 @@ typedef struct RywNonceShared
 	pg_atomic_uint32 unsaved;	/* received, but not in the file yet */
 } RywNonceShared;
 
-static RywNonceShared *shared;
+static RywNonceShared *nonce_shared;
 
 /* Write a lineage over the table. */
 static void
@@ -68,8 +68,8 @@ write_table(const RywLineage *lineage)
 		if (i < lineage->n)
 			entry = (uint64) lineage->nonces[i].tli << 32 |
 				lineage->nonces[i].nonce;
-		if (pg_atomic_read_u64(&shared->entries[i]) != entry)
-			pg_atomic_write_u64(&shared->entries[i], entry);
+		if (pg_atomic_read_u64(&nonce_shared->entries[i]) != entry)
+			pg_atomic_write_u64(&nonce_shared->entries[i], entry);
 	}
 }
 
@@ -84,7 +84,7 @@ ryw_nonce_read(RywLineage *lineage)
 	lineage->n = 0;
 	for (int i = 0; i < RYW_MAX_NONCES; i++)
 	{
-		uint64		entry = pg_atomic_read_u64(&shared->entries[i]);
+		uint64		entry = pg_atomic_read_u64(&nonce_shared->entries[i]);
 
 		if (entry != 0)
 			ryw_lineage_set(lineage, (uint32) (entry >> 32), (uint32) entry);
@@ -161,31 +161,21 @@ save(const RywLineage *lineage)
  * ----------
  */
 
-static Size
-nonce_size(void)
-{
-	return sizeof(RywNonceShared);
-}
-
 static void
-nonce_attach(void *area, bool found)
+nonce_init(void)
 {
 	RywLineage	lineage;
 
-	shared = area;
-	if (found)
-		return;
-
 	for (int i = 0; i < RYW_MAX_NONCES; i++)
-		pg_atomic_init_u64(&shared->entries[i], 0);
-	pg_atomic_init_u32(&shared->announced, 0);
-	pg_atomic_init_u32(&shared->unsaved, 0);
+		pg_atomic_init_u64(&nonce_shared->entries[i], 0);
+	pg_atomic_init_u32(&nonce_shared->announced, 0);
+	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
 	load(&lineage);
 	write_table(&lineage);
 }
 
-const RywShmemRoom ryw_nonce_room = {
-	"ryw nonces", nonce_size, nonce_attach
+const RywShmemArea ryw_nonce_area = {
+	"ryw nonces", (void **) &nonce_shared, sizeof(RywNonceShared), 0, nonce_init
 };
 
 /* ----------
@@ -212,7 +202,7 @@ log_lineage(const RywLineage *lineage)
 bool
 ryw_nonce_announced(TimeLineID tli)
 {
-	bool		announced = pg_atomic_read_u32(&shared->announced) == tli;
+	bool		announced = pg_atomic_read_u32(&nonce_shared->announced) == tli;
 
 	pg_read_barrier();			/* pairs with that of ryw_nonce_announce() */
 	return announced;
@@ -265,7 +255,7 @@ ryw_nonce_announce(TimeLineID tli, bool again)
 			log_lineage(&lineage);
 			write_table(&lineage);
 			pg_write_barrier();
-			pg_atomic_write_u32(&shared->announced, tli);
+			pg_atomic_write_u32(&nonce_shared->announced, tli);
 		}
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_LINEAGE));
@@ -301,7 +291,7 @@ ryw_nonce_receive(const RywLineage *received)
 	{
 		write_table(&lineage);
 		pg_write_barrier();
-		pg_atomic_write_u32(&shared->unsaved, 1);
+		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 	}
 	return changed;
 }
@@ -325,7 +315,7 @@ ryw_nonce_forget_after(TimeLineID tli)
 		return;
 	write_table(&lineage);
 	pg_write_barrier();
-	pg_atomic_write_u32(&shared->unsaved, 1);
+	pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 }
 
 /*
@@ -339,20 +329,20 @@ ryw_nonce_save_received(void)
 	static TimestampTz failed_at = 0;
 	RywLineage	lineage;
 
-	if (pg_atomic_read_u32(&shared->unsaved) == 0 ||
+	if (pg_atomic_read_u32(&nonce_shared->unsaved) == 0 ||
 		(failed_at != 0 &&
 		 !TimestampDifferenceExceeds(failed_at, GetCurrentTimestamp(),
 									 SAVE_RETRY_MS)))
 		return;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_LINEAGE), LW_EXCLUSIVE);
-	pg_atomic_write_u32(&shared->unsaved, 0);
+	pg_atomic_write_u32(&nonce_shared->unsaved, 0);
 	pg_memory_barrier();		/* before the table is read */
 	ryw_nonce_read(&lineage);
 	failed_at = 0;
 	if (!save(&lineage))
 	{
-		pg_atomic_write_u32(&shared->unsaved, 1);
+		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 		failed_at = GetCurrentTimestamp();
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_LINEAGE));

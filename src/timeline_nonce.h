@@ -13,7 +13,7 @@
 #include "lineage.h"
 #include "shmem.h"
 
-extern const RywShmemRoom ryw_nonce_room;
+extern const RywShmemArea ryw_nonce_area;
 
 extern void ryw_nonce_read(RywLineage *lineage);
 extern bool ryw_nonce_announced(TimeLineID tli);

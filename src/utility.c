@@ -55,32 +55,23 @@ wait_for_setting(VariableSetStmt *stmt)
 }
 
 static void
-run_utility(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
-			ProcessUtilityContext context, ParamListInfo params,
-			QueryEnvironment *query_env, DestReceiver *dest,
-			QueryCompletion *qc)
+run_utility(RYW_UTILITY_PARAMS)
 {
 	if (prev_ProcessUtility)
-		prev_ProcessUtility(pstmt, query_string, read_only_tree, context,
-							params, query_env, dest, qc);
+		prev_ProcessUtility(RYW_UTILITY_ARGS);
 	else
-		standard_ProcessUtility(pstmt, query_string, read_only_tree, context,
-								params, query_env, dest, qc);
+		standard_ProcessUtility(RYW_UTILITY_ARGS);
 }
 
 /* SET ryw.wait_for: wait, and then let the setting take the value. */
 static void
-run_set_wait_for(PlannedStmt *pstmt, const char *query_string,
-				 bool read_only_tree, ProcessUtilityContext context,
-				 ParamListInfo params, QueryEnvironment *query_env,
-				 DestReceiver *dest, QueryCompletion *qc)
+run_set_wait_for(RYW_UTILITY_PARAMS)
 {
 	wait_for_setting((VariableSetStmt *) pstmt->utilityStmt);
 	ryw_settings_accept_wait_for(true);
 	PG_TRY();
 	{
-		run_utility(pstmt, query_string, read_only_tree, context, params,
-					query_env, dest, qc);
+		run_utility(RYW_UTILITY_ARGS);
 	}
 	PG_FINALLY();
 	{
@@ -91,18 +82,14 @@ run_set_wait_for(PlannedStmt *pstmt, const char *query_string,
 
 /* EXECUTE and DECLARE CURSOR start a portal with their own snapshot. */
 static void
-run_lending(PlannedStmt *pstmt, const char *query_string, bool read_only_tree,
-			ProcessUtilityContext context, ParamListInfo params,
-			QueryEnvironment *query_env, DestReceiver *dest,
-			QueryCompletion *qc)
+run_lending(RYW_UTILITY_PARAMS)
 {
 	Snapshot	before = ryw_snapshot_lend(ActiveSnapshotSet() ?
 										   GetActiveSnapshot() : NULL);
 
 	PG_TRY();
 	{
-		run_utility(pstmt, query_string, read_only_tree, context, params,
-					query_env, dest, qc);
+		run_utility(RYW_UTILITY_ARGS);
 	}
 	PG_FINALLY();
 	{
@@ -129,10 +116,7 @@ is_set_wait_for(Node *stmt)
 }
 
 static void
-ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
-				   bool read_only_tree, ProcessUtilityContext context,
-				   ParamListInfo params, QueryEnvironment *query_env,
-				   DestReceiver *dest, QueryCompletion *qc)
+ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 {
 	Node	   *stmt = pstmt->utilityStmt;
 
@@ -143,14 +127,11 @@ ryw_ProcessUtility(PlannedStmt *pstmt, const char *query_string,
 		((DiscardStmt *) stmt)->target == DISCARD_ALL;
 
 	if (is_set_wait_for(stmt))
-		run_set_wait_for(pstmt, query_string, read_only_tree, context, params,
-						 query_env, dest, qc);
+		run_set_wait_for(RYW_UTILITY_ARGS);
 	else if (is_lending(stmt))
-		run_lending(pstmt, query_string, read_only_tree, context, params,
-					query_env, dest, qc);
+		run_lending(RYW_UTILITY_ARGS);
 	else
-		run_utility(pstmt, query_string, read_only_tree, context, params,
-					query_env, dest, qc);
+		run_utility(RYW_UTILITY_ARGS);
 
 	if (is_commit_prepared)
 		ryw_commit_expect_prepared(true);

@@ -70,41 +70,33 @@ struct RywInquiry
 	Committing *committing;
 };
 
-static RywVisibilityShared *shared;
-
-static Size
-visibility_size(void)
-{
-	return sizeof(RywVisibilityShared);
-}
+static RywVisibilityShared *visibility_shared;
 
 static void
-visibility_attach(void *area, bool found)
+visibility_init(void)
 {
-	shared = area;
-	if (!found)
-		pg_atomic_init_u64(&shared->visible, InvalidXLogRecPtr);
+	pg_atomic_init_u64(&visibility_shared->visible, InvalidXLogRecPtr);
 }
 
-const RywShmemRoom ryw_visibility_room = {
-	"ryw visibility", visibility_size, visibility_attach
+const RywShmemArea ryw_visibility_area = {
+	"ryw visibility", (void **) &visibility_shared, sizeof(RywVisibilityShared), 0, visibility_init
 };
 
 /* Has somebody found out already?  One atomic read. */
 bool
 ryw_visibility_is_known(XLogRecPtr lsn)
 {
-	return lsn <= pg_atomic_read_u64(&shared->visible);
+	return lsn <= pg_atomic_read_u64(&visibility_shared->visible);
 }
 
 /* Note that everything up to here can be seen. */
 static void
 publish(XLogRecPtr end)
 {
-	uint64		visible = pg_atomic_read_u64(&shared->visible);
+	uint64		visible = pg_atomic_read_u64(&visibility_shared->visible);
 
 	while (visible < end &&
-		   !pg_atomic_compare_exchange_u64(&shared->visible, &visible, end))
+		   !pg_atomic_compare_exchange_u64(&visibility_shared->visible, &visible, end))
 		;
 }
 

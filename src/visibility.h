@@ -15,7 +15,7 @@
 /* One inquiry, from its first look to its answer; private to the room. */
 typedef struct RywInquiry RywInquiry;
 
-extern const RywShmemRoom ryw_visibility_room;
+extern const RywShmemArea ryw_visibility_area;
 
 extern bool ryw_visibility_is_known(XLogRecPtr lsn);
 extern RywInquiry *ryw_visibility_begin(void);

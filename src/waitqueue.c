@@ -53,7 +53,7 @@ typedef struct RywPlace
 	volatile bool waiting;
 } RywPlace;
 
-typedef struct RywWaitQueue
+struct RywWaitQueue
 {
 	/* written under the lock, read without; paired with full barriers */
 	pg_atomic_uint64 next_due;
@@ -66,12 +66,12 @@ typedef struct RywWaitQueue
 
 	int			nplaces;		/* fixed */
 	RywPlace	places[FLEXIBLE_ARRAY_MEMBER];	/* by proc number */
-} RywWaitQueue;
+};
 
-static RywWaitQueue *queue;
+RywWaitQueue *ryw_waitqueue;
 
-/* queue->next_due, for ryw_waitqueue_next_due() */
-pg_atomic_uint64 *ryw_waitqueue_top;
+StaticAssertDecl(offsetof(RywWaitQueue, next_due) == 0,
+				 "ryw_waitqueue_next_due() reads the first member");
 
 /* Orders the heap: the smallest position first. */
 static int
@@ -86,37 +86,24 @@ place_compare(const pairingheap_node *a, const pairingheap_node *b,
 	return due_a < due_b ? 1 : -1;
 }
 
-static Size
-waitqueue_size(void)
-{
-	return add_size(offsetof(RywWaitQueue, places),
-					mul_size(MaxBackends, sizeof(RywPlace)));
-}
-
 static void
-waitqueue_attach(void *area, bool found)
+waitqueue_init(void)
 {
-	queue = area;
-	ryw_waitqueue_top = &queue->next_due;
-	if (found)
-		return;
-
-	memset(queue, 0, waitqueue_size());
-	pg_atomic_init_u64(&queue->next_due, RYW_DUE_NEVER);
-	pg_atomic_init_u32(&queue->nwaiting, 0);
-	queue->heap.ph_compare = place_compare;
-	queue->nplaces = MaxBackends;
+	pg_atomic_init_u64(&ryw_waitqueue->next_due, RYW_DUE_NEVER);
+	pg_atomic_init_u32(&ryw_waitqueue->nwaiting, 0);
+	ryw_waitqueue->heap.ph_compare = place_compare;
+	ryw_waitqueue->nplaces = MaxBackends;
 }
 
-const RywShmemRoom ryw_waitqueue_room = {
-	"ryw wait queue", waitqueue_size, waitqueue_attach
+const RywShmemArea ryw_waitqueue_area = {
+	"ryw wait queue", (void **) &ryw_waitqueue, offsetof(RywWaitQueue, places), sizeof(RywPlace), waitqueue_init
 };
 
 static RywPlace *
 my_place(void)
 {
-	Assert(RYW_MY_PROC_NUMBER < queue->nplaces);
-	return &queue->places[RYW_MY_PROC_NUMBER];
+	Assert(RYW_MY_PROC_NUMBER < ryw_waitqueue->nplaces);
+	return &ryw_waitqueue->places[RYW_MY_PROC_NUMBER];
 }
 
 /* Repeat the top of the heap in next_due.  The lock is held. */
@@ -125,17 +112,17 @@ publish_next_due(void)
 {
 	XLogRecPtr	due = RYW_DUE_NEVER;
 
-	if (!pairingheap_is_empty(&queue->heap))
+	if (!pairingheap_is_empty(&ryw_waitqueue->heap))
 		due = pairingheap_container(RywPlace, node,
-									pairingheap_first(&queue->heap))->due;
-	pg_atomic_write_u64(&queue->next_due, due);
+									pairingheap_first(&ryw_waitqueue->heap))->due;
+	pg_atomic_write_u64(&ryw_waitqueue->next_due, due);
 }
 
 /* Take a place off the heap.  The lock is held. */
 static void
 unlink_place(RywPlace *place)
 {
-	pairingheap_remove(&queue->heap, &place->node);
+	pairingheap_remove(&ryw_waitqueue->heap, &place->node);
 	place->in_heap = false;
 }
 
@@ -151,7 +138,7 @@ link_place(RywPlace *place, XLogRecPtr due)
 {
 	place->due = due;
 	place->in_heap = true;
-	pairingheap_add(&queue->heap, &place->node);
+	pairingheap_add(&ryw_waitqueue->heap, &place->node);
 	publish_next_due();
 }
 
@@ -179,9 +166,9 @@ ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due, int limit)
 		exit_registered = true;
 	}
 
-	if (pg_atomic_add_fetch_u32(&queue->nwaiting, 1) > (uint32) limit)
+	if (pg_atomic_add_fetch_u32(&ryw_waitqueue->nwaiting, 1) > (uint32) limit)
 	{
-		pg_atomic_sub_fetch_u32(&queue->nwaiting, 1);
+		pg_atomic_sub_fetch_u32(&ryw_waitqueue->nwaiting, 1);
 		return false;
 	}
 
@@ -241,7 +228,7 @@ ryw_waitqueue_leave(void)
 		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	}
 	place->waiting = false;
-	pg_atomic_sub_fetch_u32(&queue->nwaiting, 1);
+	pg_atomic_sub_fetch_u32(&ryw_waitqueue->nwaiting, 1);
 }
 
 /*
@@ -253,7 +240,7 @@ void
 ryw_waitqueue_wake(XLogRecPtr applied)
 {
 	Latch	   *latches[WAKE_BATCH];
-	int			rounds = queue->nplaces / WAKE_BATCH + 1;
+	int			rounds = ryw_waitqueue->nplaces / WAKE_BATCH + 1;
 	int			n;
 
 	/* bounded, though woken waiters may come back while we are at it */
@@ -261,15 +248,15 @@ ryw_waitqueue_wake(XLogRecPtr applied)
 	{
 		n = 0;
 		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
-		while (n < WAKE_BATCH && !pairingheap_is_empty(&queue->heap))
+		while (n < WAKE_BATCH && !pairingheap_is_empty(&ryw_waitqueue->heap))
 		{
 			RywPlace   *place = pairingheap_container(RywPlace, node,
-													  pairingheap_first(&queue->heap));
+													  pairingheap_first(&ryw_waitqueue->heap));
 
 			if (place->due > applied)
 				break;
 			unlink_place(place);
-			latches[n++] = &GetPGProcByNumber(place - queue->places)->procLatch;
+			latches[n++] = &GetPGProcByNumber(place - ryw_waitqueue->places)->procLatch;
 		}
 		publish_next_due();
 		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
@@ -290,7 +277,7 @@ ryw_waitqueue_wake_all(void)
 int
 ryw_waitqueue_length(void)
 {
-	return (int) pg_atomic_read_u32(&queue->nwaiting);
+	return (int) pg_atomic_read_u32(&ryw_waitqueue->nwaiting);
 }
 
 /* List the waiters, at most size of them.  Takes the lock, shared. */
@@ -300,10 +287,10 @@ ryw_waitqueue_list(RywWaiterInfo *infos, int size)
 	int			n = 0;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_SHARED);
-	for (int i = 0; i < queue->nplaces && n < size; i++)
+	for (int i = 0; i < ryw_waitqueue->nplaces && n < size; i++)
 	{
-		if (queue->places[i].waiting)
-			infos[n++] = queue->places[i].info;
+		if (ryw_waitqueue->places[i].waiting)
+			infos[n++] = ryw_waitqueue->places[i].info;
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	return n;

@@ -26,14 +26,17 @@ typedef struct RywWaiterInfo
 	TimestampTz since;
 } RywWaiterInfo;
 
-extern const RywShmemRoom ryw_waitqueue_room;
+extern const RywShmemArea ryw_waitqueue_area;
 
 extern bool ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due,
 								int limit);
 extern void ryw_waitqueue_rearm(XLogRecPtr due);
 extern void ryw_waitqueue_leave(void);
 
-extern pg_atomic_uint64 *ryw_waitqueue_top;
+/* private to waitqueue.c, but for what follows */
+typedef struct RywWaitQueue RywWaitQueue;
+
+extern RywWaitQueue *ryw_waitqueue;
 
 /*
  * The position that the next waiter is due at; without the lock.  Every WAL
@@ -42,7 +45,7 @@ extern pg_atomic_uint64 *ryw_waitqueue_top;
 static inline XLogRecPtr
 ryw_waitqueue_next_due(void)
 {
-	return pg_atomic_read_u64(ryw_waitqueue_top);
+	return pg_atomic_read_u64((pg_atomic_uint64 *) ryw_waitqueue);
 }
 
 extern void ryw_waitqueue_wake(XLogRecPtr applied);

@@ -17,11 +17,11 @@ RYW_VERSION := $(shell sed -n "s/^default_version *= *'\(.*\)'.*/\1/p" ryw.contr
 EXTENSION = ryw
 MODULE_big = ryw
 PGFILEDESC = "ryw - read your own writes on replicas"
-OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c)))
+OBJS = $(patsubst %.c,%.o,$(sort $(wildcard src/*.c src/*/*.c)))
 DATA = $(sort $(wildcard sql/ryw--*.sql))
 
 # PostgreSQL's headers are not clean under -Wextra: they are system headers.
-PG_CPPFLAGS = -DRYW_VERSION='"$(RYW_VERSION)"' \
+PG_CPPFLAGS = -Isrc -DRYW_VERSION='"$(RYW_VERSION)"' \
 	-isystem $(shell $(PG_CONFIG) --includedir-server 2>/dev/null)
 PG_CFLAGS = -Wall -Wextra
 
@@ -42,7 +42,7 @@ all install uninstall installcheck clean:
 endif
 
 # PGXS tracks no headers, and objects built for another server are stale.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h) ryw.control Makefile .build-stamp
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h) ryw.control Makefile .build-stamp
 
 .build-stamp: ryw-force
 	@{ $(PG_CONFIG) --version; $(PG_CONFIG) --includedir-server; } >$@.new 2>/dev/null; \

@@ -10,21 +10,21 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "commit.h"
-#include "guard.h"
-#include "handup.h"
-#include "lag.h"
-#include "replay.h"
-#include "settings.h"
-#include "shmem.h"
-#include "snapshot.h"
-#include "stats.h"
-#include "timeline.h"
-#include "timeline_nonce.h"
-#include "utility.h"
-#include "visibility.h"
-#include "waitqueue.h"
-#include "worker.h"
+#include "base/settings.h"
+#include "base/shmem.h"
+#include "base/stats.h"
+#include "guard/hooks.h"
+#include "lag/handup.h"
+#include "lag/picture.h"
+#include "lag/worker.h"
+#include "token/commit.h"
+#include "token/marks.h"
+#include "token/nonce.h"
+#include "token/position.h"
+#include "token/timeline.h"
+#include "wait/queue.h"
+#include "wait/replay.h"
+#include "wait/visibility.h"
 
 PG_MODULE_MAGIC;
 
@@ -33,7 +33,9 @@ void		_PG_init(void);
 static const RywShmemArea *const areas[] = {
 	&ryw_handup_area,
 	&ryw_lag_area,
+	&ryw_marks_area,
 	&ryw_nonce_area,
+	&ryw_position_area,
 	&ryw_replay_area,
 	&ryw_stats_area,
 	&ryw_timeline_area,
@@ -58,9 +60,8 @@ _PG_init(void)
 
 	ryw_shmem_install(areas, lengthof(areas),
 					  ryw_replay_hook_resource_managers);
-	ryw_snapshot_install();
 	ryw_commit_install();
 	ryw_guard_install();
-	ryw_utility_install();
+	ryw_replay_give_heartbeats_to(ryw_lag_receive);
 	ryw_worker_register();
 }

@@ -2,8 +2,8 @@
  *
  * lagtrack.c
  *	  How old a position is, and how lag was over a window: against a plain
- *	  list of all that happened.  Prints TAP.  Links src/lagtrack.c and
- *	  src/histogram.c, and the server's headers, but no server.
+ *	  list of all that happened.  Prints TAP.  Links src/lag/track.c and
+ *	  src/base/histogram.c, and the server's headers, but no server.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,8 +11,8 @@
 
 #include <math.h>
 
-#include "lag.h"
-#include "lagtrack.h"
+#include "lag/picture.h"
+#include "lag/track.h"
 
 /* the server's own would have to be linked */
 #undef printf

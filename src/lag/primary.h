@@ -1,0 +1,18 @@
+/*-------------------------------------------------------------------------
+ *
+ * primary.h
+ *	  What the primary's walsenders know of its replicas, over time.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_STANDBY_H
+#define RYW_STANDBY_H
+
+#include "lag/heartbeat.h"
+
+extern void ryw_standby_start(void);
+extern int	ryw_standby_sample(RywHeartbeat *cluster, int64 now_us);
+extern void ryw_standby_read_windows(void);
+extern void ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us);
+
+#endif							/* RYW_STANDBY_H */

@@ -40,7 +40,7 @@ static const RywShmemArea *const areas[] = {
 	&ryw_stats_area,
 	&ryw_timeline_area,
 	&ryw_visibility_area,
-	&ryw_waitqueue_area,
+	&ryw_queue_area,
 };
 
 /*
@@ -61,7 +61,7 @@ _PG_init(void)
 	ryw_shmem_install(areas, lengthof(areas),
 					  ryw_replay_hook_resource_managers);
 	ryw_commit_install();
-	ryw_guard_install();
+	ryw_hooks_install();
 	ryw_replay_give_heartbeats_to(ryw_lag_receive);
 	ryw_worker_register();
 }

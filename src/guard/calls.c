@@ -127,7 +127,7 @@ function_by_oid(Oid funcid)
 
 /* The entry of the table that has this OID in pg_proc, or NULL. */
 const RywGuardFunction *
-ryw_guard_function_of(Oid funcid)
+ryw_calls_function_of(Oid funcid)
 {
 	if (!resolved)
 		resolve_functions();
@@ -136,7 +136,7 @@ ryw_guard_function_of(Oid funcid)
 
 /* Is this the name of one of the functions? */
 bool
-ryw_guard_is_name(const char *name)
+ryw_calls_is_name(const char *name)
 {
 	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
@@ -148,7 +148,7 @@ ryw_guard_is_name(const char *name)
 
 /* Does one of these names stand in the source text of a function, or may it? */
 bool
-ryw_guard_is_named_in(const char *source)
+ryw_calls_is_named_in(const char *source)
 {
 	char	   *lower = asc_tolower(source, strlen(source));
 	bool		found = strstr(lower, "u&\"") != NULL;
@@ -164,7 +164,7 @@ ryw_guard_is_named_in(const char *source)
  * looked up, which makes the server ask about functions.
  */
 bool
-ryw_guard_functions_exist(void)
+ryw_calls_functions_exist(void)
 {
 	if (resolving)
 		return false;
@@ -180,7 +180,7 @@ ryw_guard_functions_exist(void)
 
 /* How often functions have changed: what is known of them may be kept until then. */
 uint64
-ryw_guard_function_changes(void)
+ryw_calls_function_changes(void)
 {
 	if (!resolved)
 		resolve_functions();
@@ -188,7 +188,7 @@ ryw_guard_function_changes(void)
 }
 
 static bool
-is_guard(Oid funcid)
+is_known_guard(Oid funcid)
 {
 	return function_by_oid(funcid) != NULL;
 }
@@ -219,11 +219,11 @@ mentions_guard(const PlannedStmt *stmt)
  * the current memory context.
  */
 List *
-ryw_guard_find_calls(PlannedStmt *stmt)
+ryw_calls_find(PlannedStmt *stmt)
 {
 	if (!resolved)
 		resolve_functions();
-	return mentions_guard(stmt) ? ryw_plancalls_find(stmt, is_guard) : NIL;
+	return mentions_guard(stmt) ? ryw_calls_in_plan(stmt, is_known_guard) : NIL;
 }
 
 /* The value of a parameter that came with the statement. */
@@ -288,7 +288,7 @@ evaluate(Expr *expr, ParamListInfo params, EState **estate, bool *is_null)
 
 /* Read a token argument; raises 22P02. */
 void
-ryw_guard_read_token(const RywGuardFunction *function, Datum value,
+ryw_calls_read_token(const RywGuardFunction *function, Datum value,
 					 RywToken *token)
 {
 	if (function->takes_text)
@@ -299,7 +299,7 @@ ryw_guard_read_token(const RywGuardFunction *function, Datum value,
 
 /* Read a timeout argument; raises 22023. */
 RywTimeout
-ryw_guard_read_timeout(Datum value, bool is_null)
+ryw_calls_read_timeout(Datum value, bool is_null)
 {
 	int64		timeout;
 
@@ -323,7 +323,7 @@ ryw_guard_read_timeout(Datum value, bool is_null)
  * anything, without it.  Raises 42501, RY004, 22P02 and 22023.
  */
 void
-ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
+ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 {
 	Node	   *token_arg = linitial(expr->args);
 	Node	   *timeout_arg = lsecond(expr->args);
@@ -335,7 +335,7 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION,
 					   get_func_name(expr->funcid));
 	if ((!is_plain(token_arg) || !is_plain(timeout_arg)) &&
-		ryw_plancalls_is_row_dependent((Node *) expr->args))
+		ryw_calls_is_row_dependent((Node *) expr->args))
 		ryw_wait_refuse("The arguments depend on rows, or call volatile functions.",
 						"Give the token as a constant or a parameter.");
 
@@ -345,16 +345,16 @@ ryw_guard_read_call(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
 	value = evaluate((Expr *) token_arg, params, &estate, &call->is_null);
 	if (!call->is_null)
-		ryw_guard_read_token(call->function, value, &call->token);
+		ryw_calls_read_token(call->function, value, &call->token);
 	value = evaluate((Expr *) timeout_arg, params, &estate, &is_null);
-	call->timeout = ryw_guard_read_timeout(value, is_null);
+	call->timeout = ryw_calls_read_timeout(value, is_null);
 	if (estate)
 		FreeExecutorState(estate);
 }
 
 /* Wait as the function does it. */
 bool
-ryw_guard_answer(const RywGuardFunction *function, const RywToken *token,
+ryw_calls_answer(const RywGuardFunction *function, const RywToken *token,
 				 RywTimeout timeout, RywWaited *waited)
 {
 	if (!function->raises)
@@ -365,7 +365,7 @@ ryw_guard_answer(const RywGuardFunction *function, const RywToken *token,
 
 /* Raise RY004: the snapshot cannot be exchanged. */
 void
-ryw_guard_refuse_snapshot(void)
+ryw_calls_refuse_snapshot(void)
 {
 	if (ryw_snapshot_is_fixed())
 		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
@@ -376,7 +376,7 @@ ryw_guard_refuse_snapshot(void)
 
 /* Raise RY004: the planner has called a function that waits. */
 void
-ryw_guard_refuse_planning(void)
+ryw_calls_refuse_planning(void)
 {
 	ryw_wait_refuse("The planner works out a function that waits.",
 					"Declare that function VOLATILE, and call it in a statement of its own.");
@@ -384,7 +384,7 @@ ryw_guard_refuse_planning(void)
 
 /* The entry of the table that the C function serves. */
 const RywGuardFunction *
-ryw_guard_function(PGFunction address)
+ryw_calls_function(PGFunction address)
 {
 	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
@@ -576,7 +576,7 @@ find_in_plan(Plan *plan, FindContext *context)
  * function, wherever in the statement they stand.
  */
 List *
-ryw_plancalls_find(PlannedStmt *stmt, RywFunctionFilter wanted)
+ryw_calls_in_plan(PlannedStmt *stmt, RywFunctionFilter wanted)
 {
 	FindContext context = {wanted, NIL};
 
@@ -616,7 +616,7 @@ row_dependent_walker(Node *node, void *context)
  * may give another value.
  */
 bool
-ryw_plancalls_is_row_dependent(Node *expr)
+ryw_calls_is_row_dependent(Node *expr)
 {
 	return row_dependent_walker(expr, NULL) ||
 		contain_volatile_functions(expr) ||

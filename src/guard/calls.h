@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_GUARD_CALL_H
-#define RYW_GUARD_CALL_H
+#ifndef RYW_CALLS_H
+#define RYW_CALLS_H
 
 #include "fmgr.h"
 #include "nodes/params.h"
@@ -42,28 +42,28 @@ typedef struct RywGuardCall
 /* Is this one of the functions looked for? */
 typedef bool (*RywFunctionFilter) (Oid funcid);
 
-extern List *ryw_plancalls_find(PlannedStmt *stmt, RywFunctionFilter wanted);
-extern bool ryw_plancalls_is_row_dependent(Node *expr);
-extern List *ryw_guard_find_calls(PlannedStmt *stmt);
-extern void ryw_guard_read_call(FuncExpr *expr, ParamListInfo params,
+extern List *ryw_calls_in_plan(PlannedStmt *stmt, RywFunctionFilter wanted);
+extern bool ryw_calls_is_row_dependent(Node *expr);
+extern List *ryw_calls_find(PlannedStmt *stmt);
+extern void ryw_calls_read(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
-extern void ryw_guard_read_token(const RywGuardFunction *function, Datum value,
+extern void ryw_calls_read_token(const RywGuardFunction *function, Datum value,
 								 RywToken *token);
-extern RywTimeout ryw_guard_read_timeout(Datum value, bool is_null);
-extern bool ryw_guard_answer(const RywGuardFunction *function,
+extern RywTimeout ryw_calls_read_timeout(Datum value, bool is_null);
+extern bool ryw_calls_answer(const RywGuardFunction *function,
 							 const RywToken *token, RywTimeout timeout,
 							 RywWaited *waited);
-RYW_NORETURN extern void ryw_guard_refuse_snapshot(void);
-RYW_NORETURN extern void ryw_guard_refuse_planning(void);
-extern const RywGuardFunction *ryw_guard_function(PGFunction address);
-extern const RywGuardFunction *ryw_guard_function_of(Oid funcid);
-extern bool ryw_guard_is_name(const char *name);
-extern bool ryw_guard_is_named_in(const char *source);
-extern bool ryw_guard_functions_exist(void);
-extern uint64 ryw_guard_function_changes(void);
+RYW_NORETURN extern void ryw_calls_refuse_snapshot(void);
+RYW_NORETURN extern void ryw_calls_refuse_planning(void);
+extern const RywGuardFunction *ryw_calls_function(PGFunction address);
+extern const RywGuardFunction *ryw_calls_function_of(Oid funcid);
+extern bool ryw_calls_is_name(const char *name);
+extern bool ryw_calls_is_named_in(const char *source);
+extern bool ryw_calls_functions_exist(void);
+extern uint64 ryw_calls_function_changes(void);
 
 /* in guard.c */
-extern const RywGuardCall *ryw_guard_find_answer(const Node *expr);
+extern const RywGuardCall *ryw_hooks_find_answer(const Node *expr);
 
 /* in guard_functions.c */
 extern Datum ryw_wait_1_0(PG_FUNCTION_ARGS);
@@ -71,4 +71,4 @@ extern Datum ryw_wait_text_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_require_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_require_text_1_0(PG_FUNCTION_ARGS);
 
-#endif							/* RYW_GUARD_CALL_H */
+#endif							/* RYW_CALLS_H */

@@ -21,20 +21,20 @@
 static bool
 wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 {
-	RywTimeout	timeout = ryw_guard_read_timeout(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
+	RywTimeout	timeout = ryw_calls_read_timeout(PG_GETARG_DATUM(1), PG_ARGISNULL(1));
 	RywToken	token;
 	RywWaited	waited = {0};
 	bool		answer;
 
 	if (PG_ARGISNULL(0))
 		return true;
-	ryw_guard_read_token(function, PG_GETARG_DATUM(0), &token);
+	ryw_calls_read_token(function, PG_GETARG_DATUM(0), &token);
 
-	if (ryw_guard_is_planning())
-		ryw_guard_refuse_planning();
+	if (ryw_plan_is_planning())
+		ryw_calls_refuse_planning();
 	if (!ryw_snapshot_release_active())
-		ryw_guard_refuse_snapshot();
-	answer = ryw_guard_answer(function, &token, timeout, &waited);
+		ryw_calls_refuse_snapshot();
+	answer = ryw_calls_answer(function, &token, timeout, &waited);
 	ryw_snapshot_retake_active();
 
 	/* plans of later statements follow what the schema is now */
@@ -50,12 +50,12 @@ call_guard(PGFunction address, FunctionCallInfo fcinfo)
 
 	ryw_shmem_require();
 
-	call = ryw_guard_find_answer(fcinfo->flinfo->fn_expr);
+	call = ryw_hooks_find_answer(fcinfo->flinfo->fn_expr);
 	if (call != NULL)
 		PG_RETURN_BOOL(call->answer);
-	if (ryw_guard_is_estimating())
+	if (ryw_plan_is_estimating())
 		PG_RETURN_NULL();
-	PG_RETURN_BOOL(wait_in_place(ryw_guard_function(address), fcinfo));
+	PG_RETURN_BOOL(wait_in_place(ryw_calls_function(address), fcinfo));
 }
 
 PG_FUNCTION_INFO_V1(ryw_wait_1_0);

@@ -60,7 +60,7 @@ search_name(const char *name, List **visited)
 	CatCList   *list;
 	bool		found = false;
 
-	if (ryw_guard_is_name(name))
+	if (ryw_calls_is_name(name))
 		return true;
 	list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
 	for (int i = 0; i < list->n_members && !found; i++)
@@ -121,7 +121,7 @@ search_source(const char *source, List **visited)
 					return true;
 				break;
 			default:
-				if (ryw_guard_is_named_in(source))
+				if (ryw_calls_is_named_in(source))
 					return true;
 				break;
 		}
@@ -132,7 +132,7 @@ search_source(const char *source, List **visited)
 static bool
 search_oid(Oid funcid, void *context)
 {
-	return ryw_guard_function_of(funcid) != NULL ||
+	return ryw_calls_function_of(funcid) != NULL ||
 		search_function(funcid, context);
 }
 
@@ -195,7 +195,7 @@ static void
 renew_known_functions(void)
 {
 	HASHCTL		ctl = {.keysize = sizeof(Oid),.entrysize = sizeof(KnownFunction)};
-	uint64		now = ryw_guard_function_changes();
+	uint64		now = ryw_calls_function_changes();
 
 	if (known_functions != NULL && known_as_of == now)
 		return;
@@ -226,8 +226,8 @@ ryw_hidden_is_in(Oid funcid)
 	ListCell   *lc;
 	bool		found;
 
-	if (funcid < FirstNormalObjectId || !ryw_guard_functions_exist() ||
-		ryw_guard_function_of(funcid) != NULL)
+	if (funcid < FirstNormalObjectId || !ryw_calls_functions_exist() ||
+		ryw_calls_function_of(funcid) != NULL)
 		return false;
 	renew_known_functions();
 	known = hash_search(known_functions, &funcid, HASH_FIND, NULL);
@@ -235,7 +235,7 @@ ryw_hidden_is_in(Oid funcid)
 		return known->leads_to_call;
 
 	found = search_function(funcid, &visited);
-	if (known_as_of == ryw_guard_function_changes())
+	if (known_as_of == ryw_calls_function_changes())
 	{
 		/* functions that call each other are told apart by a whole search */
 		if (found)

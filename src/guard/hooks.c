@@ -103,7 +103,7 @@ static void
 answer_at_once(QueryDesc *query, GuardedQuery *guarded)
 {
 	if (!ryw_snapshot_refresh_query(query))
-		ryw_guard_refuse_snapshot();
+		ryw_calls_refuse_snapshot();
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
 		guarded->calls[i].answer = true;
@@ -141,13 +141,13 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch)
 	indexes = ryw_watch_indexes(query->plannedstmt);
 
 	if (!ryw_snapshot_release_query(query))
-		ryw_guard_refuse_snapshot();
+		ryw_calls_refuse_snapshot();
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
 		RywGuardCall *call = &guarded->calls[i];
 
 		call->answer = call->is_null ||
-			ryw_guard_answer(call->function, &call->token, call->timeout, &waited);
+			ryw_calls_answer(call->function, &call->token, call->timeout, &waited);
 	}
 	ryw_snapshot_retake_query(query);
 
@@ -173,9 +173,9 @@ guard_query(QueryDesc *query, List *calls)
 	RywWatch	watch;
 	ListCell   *lc;
 
-	ryw_guard_watch_plan(calls, &watch);
+	ryw_plan_watch(calls, &watch);
 	foreach(lc, calls)
-		ryw_guard_read_call(lfirst(lc), query->params,
+		ryw_calls_read(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
 
 	if (!is_over(guarded))
@@ -207,7 +207,7 @@ remember_query(GuardedQuery *guarded, const QueryDesc *query)
 	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
 	GuardedQuery *kept = MemoryContextAlloc(context, size);
 
-	/* ryw_guard_find_answer() tells running statements apart by this */
+	/* ryw_hooks_find_answer() tells running statements apart by this */
 	Assert(query->snapshot->regd_count >= 1);
 
 	memcpy(kept, guarded, size);
@@ -225,7 +225,7 @@ remember_query(GuardedQuery *guarded, const QueryDesc *query)
  * tells them apart.  A statement that is run past our hook has no answer.
  */
 const RywGuardCall *
-ryw_guard_find_answer(const Node *expr)
+ryw_hooks_find_answer(const Node *expr)
 {
 	Snapshot	snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
 	dlist_iter	iter;
@@ -258,9 +258,9 @@ refuse_to_wait(const QueryDesc *query, List *calls)
 	{
 		RywGuardCall call;
 
-		ryw_guard_read_call(lfirst(lc), query->params, &call);
+		ryw_calls_read(lfirst(lc), query->params, &call);
 		if (!call.is_null)
-			ryw_guard_refuse_planning();
+			ryw_calls_refuse_planning();
 	}
 }
 
@@ -272,9 +272,9 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
-		List	   *calls = ryw_guard_find_calls(query->plannedstmt);
+		List	   *calls = ryw_calls_find(query->plannedstmt);
 
-		if (calls != NIL && ryw_guard_is_planning())
+		if (calls != NIL && ryw_plan_is_planning())
 			refuse_to_wait(query, calls);
 		else if (calls != NIL)
 			guarded = guard_query(query, calls);
@@ -415,13 +415,13 @@ ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 
 /* Call once, from _PG_init. */
 void
-ryw_guard_install(void)
+ryw_hooks_install(void)
 {
 	prev_ExecutorStart = ExecutorStart_hook;
 	ExecutorStart_hook = ryw_ExecutorStart;
 	prev_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = ryw_ProcessUtility;
-	ryw_guard_plan_install();
+	ryw_plan_install();
 	ryw_hidden_install();
 	ryw_snapshot_install();
 	ryw_watch_install();

@@ -5,9 +5,9 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_GUARD_H
-#define RYW_GUARD_H
+#ifndef RYW_HOOKS_H
+#define RYW_HOOKS_H
 
-extern void ryw_guard_install(void);
+extern void ryw_hooks_install(void);
 
-#endif							/* RYW_GUARD_H */
+#endif							/* RYW_HOOKS_H */

@@ -70,9 +70,9 @@ static ErrorContextCallback *planner_context;
 static planner_hook_type prev_planner;
 
 static bool
-is_guard(Oid funcid)
+is_guard_function(Oid funcid)
 {
-	return ryw_guard_function_of(funcid) != NULL;
+	return ryw_calls_function_of(funcid) != NULL;
 }
 
 /* Is this a call?  Built-in functions need no look into the catalogs. */
@@ -80,7 +80,7 @@ static bool
 is_call(const FuncExpr *expr)
 {
 	return expr->funcid >= FirstNormalObjectId &&
-		expr->funcresulttype == BOOLOID && is_guard(expr->funcid);
+		expr->funcresulttype == BOOLOID && is_guard_function(expr->funcid);
 }
 
 /* What is looked for in a query. */
@@ -156,7 +156,7 @@ is_without_tables(const Query *query)
 static List *
 find_lost(const List *noted, PlannedStmt *stmt)
 {
-	List	   *planned = ryw_plancalls_find(stmt, is_guard);
+	List	   *planned = ryw_calls_in_plan(stmt, is_guard_function);
 	List	   *lost = NIL;
 	ListCell   *lc;
 
@@ -194,7 +194,7 @@ token_type_of(Oid funcid)
 static Node *
 plan_call(PlannerInfo *root, FuncExpr *call)
 {
-	if (ryw_plancalls_is_row_dependent((Node *) call->args))
+	if (ryw_calls_is_row_dependent((Node *) call->args))
 	{
 		Param	   *unknown = makeNode(Param);
 
@@ -260,7 +260,7 @@ put_back(PlannedStmt *stmt, const List *lost, PlannerInfo *root)
 static bool
 is_not_built_in(Oid funcid, void *context pg_attribute_unused())
 {
-	return funcid >= FirstNormalObjectId && !is_guard(funcid);
+	return funcid >= FirstNormalObjectId && !is_guard_function(funcid);
 }
 
 /* What a query with calls depends on, beside what its plan says. */
@@ -340,7 +340,7 @@ plan_query(RYW_PLANNER_PARAMS)
 	Search		search = {NIL, InvalidOid};
 
 	/* in a database without our functions there is nothing to look through */
-	if (!ryw_guard_functions_exist())
+	if (!ryw_calls_functions_exist())
 		return call_planner(RYW_PLANNER_ARGS);
 
 	(void) find_in_query((Node *) parse, &search);
@@ -358,7 +358,7 @@ plan_query(RYW_PLANNER_PARAMS)
  * made, with these calls, since its planning began.
  */
 void
-ryw_guard_watch_plan(List *calls, RywWatch *watch)
+ryw_plan_watch(List *calls, RywWatch *watch)
 {
 	int			mark = linitial_node(FuncExpr, calls)->location;
 
@@ -392,7 +392,7 @@ ryw_planner(RYW_PLANNER_PARAMS)
 
 /* Is the planner at work?  It must not be made to wait. */
 bool
-ryw_guard_is_planning(void)
+ryw_plan_is_planning(void)
 {
 	return planner_depth > 0;
 }
@@ -402,14 +402,14 @@ ryw_guard_is_planning(void)
  * others, and every statement inside one, says so where errors are reported.
  */
 bool
-ryw_guard_is_estimating(void)
+ryw_plan_is_estimating(void)
 {
 	return planner_depth > 0 && error_context_stack == planner_context;
 }
 
-/* Call once, from ryw_guard_install(). */
+/* Call once, from ryw_hooks_install(). */
 void
-ryw_guard_plan_install(void)
+ryw_plan_install(void)
 {
 	prev_planner = planner_hook;
 	planner_hook = ryw_planner;

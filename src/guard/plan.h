@@ -5,14 +5,14 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_GUARD_PLAN_H
-#define RYW_GUARD_PLAN_H
+#ifndef RYW_PLAN_H
+#define RYW_PLAN_H
 
 #include "guard/watch.h"
 
-extern void ryw_guard_plan_install(void);
-extern void ryw_guard_watch_plan(List *calls, RywWatch *watch);
-extern bool ryw_guard_is_planning(void);
-extern bool ryw_guard_is_estimating(void);
+extern void ryw_plan_install(void);
+extern void ryw_plan_watch(List *calls, RywWatch *watch);
+extern bool ryw_plan_is_planning(void);
+extern bool ryw_plan_is_estimating(void);
 
-#endif							/* RYW_GUARD_PLAN_H */
+#endif							/* RYW_PLAN_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_LAG_H
-#define RYW_LAG_H
+#ifndef RYW_PICTURE_H
+#define RYW_PICTURE_H
 
 #include "base/shmem.h"
 #include "lag/heartbeat.h"
@@ -41,4 +41,4 @@ extern void ryw_lag_publish(const RywHeartbeat *cluster);
 extern bool ryw_lag_receive(const unsigned char *payload, size_t length);
 extern bool ryw_lag_read(RywPicture *picture);
 
-#endif							/* RYW_LAG_H */
+#endif							/* RYW_PICTURE_H */

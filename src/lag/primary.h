@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_STANDBY_H
-#define RYW_STANDBY_H
+#ifndef RYW_PRIMARY_H
+#define RYW_PRIMARY_H
 
 #include "lag/heartbeat.h"
 
@@ -15,4 +15,4 @@ extern int	ryw_standby_sample(RywHeartbeat *cluster, int64 now_us);
 extern void ryw_standby_read_windows(void);
 extern void ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us);
 
-#endif							/* RYW_STANDBY_H */
+#endif							/* RYW_PRIMARY_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_STANDBY_RECORDS_H
-#define RYW_STANDBY_RECORDS_H
+#ifndef RYW_PRIMARY_RECORDS_H
+#define RYW_PRIMARY_RECORDS_H
 
 #include "access/xlogdefs.h"
 
@@ -39,4 +39,4 @@ extern RywStandby *ryw_standby_of_report(const char *name, int reporter,
 										 int64 now_us);
 extern bool ryw_standby_has_namesake(const RywStandby *gone);
 
-#endif							/* RYW_STANDBY_RECORDS_H */
+#endif							/* RYW_PRIMARY_RECORDS_H */

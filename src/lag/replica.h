@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_RECEPTION_H
-#define RYW_RECEPTION_H
+#ifndef RYW_REPLICA_H
+#define RYW_REPLICA_H
 
 #include "datatype/timestamp.h"
 
@@ -15,4 +15,4 @@ extern int	ryw_reception_announced_ms(void);
 extern bool ryw_reception_is_connected(void);
 extern TimestampTz ryw_reception_connected_at(void);
 
-#endif							/* RYW_RECEPTION_H */
+#endif							/* RYW_REPLICA_H */

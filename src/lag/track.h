@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_LAGTRACK_H
-#define RYW_LAGTRACK_H
+#ifndef RYW_TRACK_H
+#define RYW_TRACK_H
 
 #include "access/xlogdefs.h"
 
@@ -64,4 +64,4 @@ extern void ryw_lagtrack_add(RywWindow *window, int64 lag_us, int64 now_us,
 							 int64 window_us);
 extern void ryw_lagtrack_read_window(RywWindow *window, RywNode *node);
 
-#endif							/* RYW_LAGTRACK_H */
+#endif							/* RYW_TRACK_H */

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_TIMELINE_NONCE_H
-#define RYW_TIMELINE_NONCE_H
+#ifndef RYW_NONCE_H
+#define RYW_NONCE_H
 
 #include "access/xlogdefs.h"
 
@@ -22,4 +22,4 @@ extern bool ryw_nonce_receive(const RywLineage *received);
 extern void ryw_nonce_forget_after(TimeLineID tli);
 extern void ryw_nonce_save_received(void);
 
-#endif							/* RYW_TIMELINE_NONCE_H */
+#endif							/* RYW_NONCE_H */

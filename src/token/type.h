@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_TOKEN_TYPE_H
-#define RYW_TOKEN_TYPE_H
+#ifndef RYW_TYPE_H
+#define RYW_TYPE_H
 
 #include "fmgr.h"
 
@@ -25,4 +25,4 @@ extern RywToken *ryw_token_copy(const RywToken *token);
 extern void ryw_token_from_cstring(const char *str, RywToken *token);
 extern void ryw_token_from_text(const text *str, RywToken *token);
 
-#endif							/* RYW_TOKEN_TYPE_H */
+#endif							/* RYW_TYPE_H */

@@ -53,7 +53,7 @@ typedef struct RywPlace
 	volatile bool waiting;
 } RywPlace;
 
-struct RywWaitQueue
+struct RywQueue
 {
 	/* written under the lock, read without; paired with full barriers */
 	pg_atomic_uint64 next_due;
@@ -68,10 +68,10 @@ struct RywWaitQueue
 	RywPlace	places[FLEXIBLE_ARRAY_MEMBER];	/* by proc number */
 };
 
-RywWaitQueue *ryw_waitqueue;
+RywQueue *ryw_queue;
 
-StaticAssertDecl(offsetof(RywWaitQueue, next_due) == 0,
-				 "ryw_waitqueue_next_due() reads the first member");
+StaticAssertDecl(offsetof(RywQueue, next_due) == 0,
+				 "ryw_queue_next_due() reads the first member");
 
 /* Orders the heap: the smallest position first. */
 static int
@@ -87,23 +87,23 @@ place_compare(const pairingheap_node *a, const pairingheap_node *b,
 }
 
 static void
-waitqueue_init(void)
+queue_init(void)
 {
-	pg_atomic_init_u64(&ryw_waitqueue->next_due, RYW_DUE_NEVER);
-	pg_atomic_init_u32(&ryw_waitqueue->nwaiting, 0);
-	ryw_waitqueue->heap.ph_compare = place_compare;
-	ryw_waitqueue->nplaces = MaxBackends;
+	pg_atomic_init_u64(&ryw_queue->next_due, RYW_DUE_NEVER);
+	pg_atomic_init_u32(&ryw_queue->nwaiting, 0);
+	ryw_queue->heap.ph_compare = place_compare;
+	ryw_queue->nplaces = MaxBackends;
 }
 
-const RywShmemArea ryw_waitqueue_area = {
-	"ryw wait queue", (void **) &ryw_waitqueue, offsetof(RywWaitQueue, places), sizeof(RywPlace), waitqueue_init
+const RywShmemArea ryw_queue_area = {
+	"ryw wait queue", (void **) &ryw_queue, offsetof(RywQueue, places), sizeof(RywPlace), queue_init
 };
 
 static RywPlace *
 my_place(void)
 {
-	Assert(RYW_MY_PROC_NUMBER < ryw_waitqueue->nplaces);
-	return &ryw_waitqueue->places[RYW_MY_PROC_NUMBER];
+	Assert(RYW_MY_PROC_NUMBER < ryw_queue->nplaces);
+	return &ryw_queue->places[RYW_MY_PROC_NUMBER];
 }
 
 /* Repeat the top of the heap in next_due.  The lock is held. */
@@ -112,24 +112,24 @@ publish_next_due(void)
 {
 	XLogRecPtr	due = RYW_DUE_NEVER;
 
-	if (!pairingheap_is_empty(&ryw_waitqueue->heap))
+	if (!pairingheap_is_empty(&ryw_queue->heap))
 		due = pairingheap_container(RywPlace, node,
-									pairingheap_first(&ryw_waitqueue->heap))->due;
-	pg_atomic_write_u64(&ryw_waitqueue->next_due, due);
+									pairingheap_first(&ryw_queue->heap))->due;
+	pg_atomic_write_u64(&ryw_queue->next_due, due);
 }
 
 /* Take a place off the heap.  The lock is held. */
 static void
 unlink_place(RywPlace *place)
 {
-	pairingheap_remove(&ryw_waitqueue->heap, &place->node);
+	pairingheap_remove(&ryw_queue->heap, &place->node);
 	place->in_heap = false;
 }
 
 static void
-leave_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
+leave_queue_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
 {
-	ryw_waitqueue_leave();
+	ryw_queue_leave();
 }
 
 /* Put a place on the heap.  The lock is held. */
@@ -138,7 +138,7 @@ link_place(RywPlace *place, XLogRecPtr due)
 {
 	place->due = due;
 	place->in_heap = true;
-	pairingheap_add(&ryw_waitqueue->heap, &place->node);
+	pairingheap_add(&ryw_queue->heap, &place->node);
 	publish_next_due();
 }
 
@@ -147,11 +147,11 @@ link_place(RywPlace *place, XLogRecPtr due)
  * arrives at due.  Returns false, with nothing taken, when limit sessions
  * wait already.  The caller must look at the position once more afterwards (a
  * full barrier has been passed), and must see to it that
- * ryw_waitqueue_leave() runs however the wait ends; process exit is covered
+ * ryw_queue_leave() runs however the wait ends; process exit is covered
  * here.  Takes the lock.
  */
 bool
-ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due, int limit)
+ryw_queue_enter(const RywToken *token, XLogRecPtr due, int limit)
 {
 	static bool exit_registered = false;
 	RywPlace   *place = my_place();
@@ -162,13 +162,13 @@ ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due, int limit)
 	/* before anything is published, or a FATAL error would leave it behind */
 	if (!exit_registered)
 	{
-		before_shmem_exit(leave_at_exit, (Datum) 0);
+		before_shmem_exit(leave_queue_at_exit, (Datum) 0);
 		exit_registered = true;
 	}
 
-	if (pg_atomic_add_fetch_u32(&ryw_waitqueue->nwaiting, 1) > (uint32) limit)
+	if (pg_atomic_add_fetch_u32(&ryw_queue->nwaiting, 1) > (uint32) limit)
 	{
-		pg_atomic_sub_fetch_u32(&ryw_waitqueue->nwaiting, 1);
+		pg_atomic_sub_fetch_u32(&ryw_queue->nwaiting, 1);
 		return false;
 	}
 
@@ -191,7 +191,7 @@ ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due, int limit)
  * lock.
  */
 void
-ryw_waitqueue_rearm(XLogRecPtr due)
+ryw_queue_rearm(XLogRecPtr due)
 {
 	RywPlace   *place = my_place();
 
@@ -210,7 +210,7 @@ ryw_waitqueue_rearm(XLogRecPtr due)
 
 /* Give this backend's place up, if it has one.  May take the lock. */
 void
-ryw_waitqueue_leave(void)
+ryw_queue_leave(void)
 {
 	RywPlace   *place = my_place();
 
@@ -228,7 +228,7 @@ ryw_waitqueue_leave(void)
 		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	}
 	place->waiting = false;
-	pg_atomic_sub_fetch_u32(&ryw_waitqueue->nwaiting, 1);
+	pg_atomic_sub_fetch_u32(&ryw_queue->nwaiting, 1);
 }
 
 /*
@@ -237,10 +237,10 @@ ryw_waitqueue_leave(void)
  * one batch at a time.
  */
 void
-ryw_waitqueue_wake(XLogRecPtr applied)
+ryw_queue_wake(XLogRecPtr applied)
 {
 	Latch	   *latches[WAKE_BATCH];
-	int			rounds = ryw_waitqueue->nplaces / WAKE_BATCH + 1;
+	int			rounds = ryw_queue->nplaces / WAKE_BATCH + 1;
 	int			n;
 
 	/* bounded, though woken waiters may come back while we are at it */
@@ -248,15 +248,15 @@ ryw_waitqueue_wake(XLogRecPtr applied)
 	{
 		n = 0;
 		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
-		while (n < WAKE_BATCH && !pairingheap_is_empty(&ryw_waitqueue->heap))
+		while (n < WAKE_BATCH && !pairingheap_is_empty(&ryw_queue->heap))
 		{
 			RywPlace   *place = pairingheap_container(RywPlace, node,
-													  pairingheap_first(&ryw_waitqueue->heap));
+													  pairingheap_first(&ryw_queue->heap));
 
 			if (place->due > applied)
 				break;
 			unlink_place(place);
-			latches[n++] = &GetPGProcByNumber(place - ryw_waitqueue->places)->procLatch;
+			latches[n++] = &GetPGProcByNumber(place - ryw_queue->places)->procLatch;
 		}
 		publish_next_due();
 		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
@@ -268,29 +268,29 @@ ryw_waitqueue_wake(XLogRecPtr applied)
 
 /* Wake everybody, to look again: the timeline has changed, or redo ended. */
 void
-ryw_waitqueue_wake_all(void)
+ryw_queue_wake_all(void)
 {
-	ryw_waitqueue_wake(RYW_DUE_NEVER);
+	ryw_queue_wake(RYW_DUE_NEVER);
 }
 
 /* How many sessions wait. */
 int
-ryw_waitqueue_length(void)
+ryw_queue_length(void)
 {
-	return (int) pg_atomic_read_u32(&ryw_waitqueue->nwaiting);
+	return (int) pg_atomic_read_u32(&ryw_queue->nwaiting);
 }
 
 /* List the waiters, at most size of them.  Takes the lock, shared. */
 int
-ryw_waitqueue_list(RywWaiterInfo *infos, int size)
+ryw_queue_list(RywWaiterInfo *infos, int size)
 {
 	int			n = 0;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_SHARED);
-	for (int i = 0; i < ryw_waitqueue->nplaces && n < size; i++)
+	for (int i = 0; i < ryw_queue->nplaces && n < size; i++)
 	{
-		if (ryw_waitqueue->places[i].waiting)
-			infos[n++] = ryw_waitqueue->places[i].info;
+		if (ryw_queue->places[i].waiting)
+			infos[n++] = ryw_queue->places[i].info;
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
 	return n;

@@ -5,8 +5,8 @@
  *
  *-------------------------------------------------------------------------
  */
-#ifndef RYW_WAITQUEUE_H
-#define RYW_WAITQUEUE_H
+#ifndef RYW_QUEUE_H
+#define RYW_QUEUE_H
 
 #include "access/xlogdefs.h"
 #include "datatype/timestamp.h"
@@ -26,32 +26,32 @@ typedef struct RywWaiterInfo
 	TimestampTz since;
 } RywWaiterInfo;
 
-extern const RywShmemArea ryw_waitqueue_area;
+extern const RywShmemArea ryw_queue_area;
 
-extern bool ryw_waitqueue_enter(const RywToken *token, XLogRecPtr due,
+extern bool ryw_queue_enter(const RywToken *token, XLogRecPtr due,
 								int limit);
-extern void ryw_waitqueue_rearm(XLogRecPtr due);
-extern void ryw_waitqueue_leave(void);
+extern void ryw_queue_rearm(XLogRecPtr due);
+extern void ryw_queue_leave(void);
 
-/* private to waitqueue.c, but for what follows */
-typedef struct RywWaitQueue RywWaitQueue;
+/* private to queue.c, but for what follows */
+typedef struct RywQueue RywQueue;
 
-extern RywWaitQueue *ryw_waitqueue;
+extern RywQueue *ryw_queue;
 
 /*
  * The position that the next waiter is due at; without the lock.  Every WAL
  * record asks, so this is no call.  Pass a full barrier before.
  */
 static inline XLogRecPtr
-ryw_waitqueue_next_due(void)
+ryw_queue_next_due(void)
 {
-	return pg_atomic_read_u64((pg_atomic_uint64 *) ryw_waitqueue);
+	return pg_atomic_read_u64((pg_atomic_uint64 *) ryw_queue);
 }
 
-extern void ryw_waitqueue_wake(XLogRecPtr applied);
-extern void ryw_waitqueue_wake_all(void);
+extern void ryw_queue_wake(XLogRecPtr applied);
+extern void ryw_queue_wake_all(void);
 
-extern int	ryw_waitqueue_length(void);
-extern int	ryw_waitqueue_list(RywWaiterInfo *infos, int size);
+extern int	ryw_queue_length(void);
+extern int	ryw_queue_list(RywWaiterInfo *infos, int size);
 
-#endif							/* RYW_WAITQUEUE_H */
+#endif							/* RYW_QUEUE_H */

@@ -161,12 +161,12 @@ note_transaction(XLogReaderState *record)
  * pairs with those of a waiter arming itself.
  */
 static inline void
-publish(XLogRecPtr applied)
+publish_applied(XLogRecPtr applied)
 {
 	pg_atomic_write_u64(&ryw_applied->lsn, applied);
 	pg_memory_barrier();
-	if (unlikely(applied >= ryw_waitqueue_next_due()))
-		ryw_waitqueue_wake(applied);
+	if (unlikely(applied >= ryw_queue_next_due()))
+		ryw_queue_wake(applied);
 }
 
 /*
@@ -197,9 +197,9 @@ look_and_publish(XLogReaderState *record)
 	if (rmid == RM_XLOG_ID)
 		note_payload(record);
 
-	publish(record->EndRecPtr);
+	publish_applied(record->EndRecPtr);
 	if (switched)
-		ryw_waitqueue_wake_all();
+		ryw_queue_wake_all();
 	if (rmid == RM_XACT_ID)
 		note_transaction(record);
 }
@@ -217,7 +217,7 @@ note_record(XLogReaderState *record)
 	if (unlikely(rmid <= looked_at))
 		look_and_publish(record);
 	else
-		publish(record->EndRecPtr);
+		publish_applied(record->EndRecPtr);
 }
 
 /*
@@ -236,7 +236,7 @@ note_end_of_redo(void)
 	replay_shared->startup_proc = NULL;	/* its entry may go to another process */
 	pg_atomic_write_u32(&replay_shared->ended, 1);
 	pg_memory_barrier();
-	ryw_waitqueue_wake_all();
+	ryw_queue_wake_all();
 }
 
 /*

@@ -142,7 +142,7 @@ ryw_stat_1_0(PG_FUNCTION_ARGS)
 		values[i + 1] = Int64GetDatum((int64) stats.counts[i]);
 	}
 	values[0] = Int64GetDatum((int64) waits);
-	values[7] = Int32GetDatum(ryw_waitqueue_length());
+	values[7] = Int32GetDatum(ryw_queue_length());
 	values[8] = Float8GetDatum(stats.wait_p50 / 1000);
 	values[9] = Float8GetDatum(stats.wait_p95 / 1000);
 	values[10] = Float8GetDatum(stats.wait_p99 / 1000);
@@ -179,7 +179,7 @@ ryw_waiters_1_0(PG_FUNCTION_ARGS)
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
 
 	infos = palloc(sizeof(RywWaiterInfo) * MaxBackends);
-	n = ryw_waitqueue_list(infos, MaxBackends);
+	n = ryw_queue_list(infos, MaxBackends);
 	ryw_position_read(&position);
 	for (int i = 0; i < n; i++)
 	{

@@ -91,7 +91,7 @@ ryw_visibility_is_known(XLogRecPtr lsn)
 
 /* Note that everything up to here can be seen. */
 static void
-publish(XLogRecPtr end)
+publish_visible(XLogRecPtr end)
 {
 	uint64		visible = pg_atomic_read_u64(&visibility_shared->visible);
 
@@ -213,6 +213,6 @@ ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn)
 	inquiry->ncommitting = kept;
 
 	if (kept == 0)
-		publish(inquiry->end);
+		publish_visible(inquiry->end);
 	return !blocked;
 }

@@ -430,7 +430,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			verdict = look(token, position);
 		if (is_pending(verdict))
 		{
-			ryw_waitqueue_rearm(due_position(verdict, token));
+			ryw_queue_rearm(due_position(verdict, token));
 			verdict = look(token, position);
 		}
 	}
@@ -446,7 +446,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 	volatile RywVerdict answer = verdict;
 
 	leave_conflicts();
-	if (!ryw_waitqueue_enter(token, due_position(verdict, token),
+	if (!ryw_queue_enter(token, due_position(verdict, token),
 							 ryw_settings_waiter_limit()))
 	{
 		ryw_stats_count(RYW_COUNT_REFUSED);
@@ -463,7 +463,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 	}
 	PG_FINALLY();
 	{
-		ryw_waitqueue_leave();
+		ryw_queue_leave();
 	}
 	PG_END_TRY();
 	return answer;

@@ -39,7 +39,6 @@ static RywGuardFunction functions[] = {
 };
 
 static bool resolved;
-static bool resolving;
 static uint64 invalidations;	/* of pg_proc, since the backend began */
 
 static void
@@ -51,26 +50,31 @@ forget_functions(Datum arg pg_attribute_unused(),
 	invalidations++;
 }
 
-/* Is this pg_proc entry the SQL side of that C function? */
+/*
+ * Is this pg_proc entry the SQL side of that C function?  Asked of the loader, not
+ * of the function manager, which would ask our own hook about the entry.
+ */
 static bool
 is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
 {
 	Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
-	FmgrInfo	info;
-	Datum		source;
-	bool		is_null;
+	Datum		symbol;
+	Datum		library;
+	bool		no_symbol;
+	bool		no_library;
 
 	if (form->prolang != ClanguageId || form->pronargs != 2)
 		return false;
+	symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
+	library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
 
 	/* do not load somebody else's library for a function of this name */
-	source = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &is_null);
-	if (is_null ||
-		strncmp(TextDatumGetCString(source), "ryw_", strlen("ryw_")) != 0)
+	if (no_symbol || no_library ||
+		strncmp(TextDatumGetCString(symbol), "ryw_", strlen("ryw_")) != 0)
 		return false;
-
-	fmgr_info(form->oid, &info);
-	return info.fn_addr == function->address;
+	return load_external_function(TextDatumGetCString(library),
+								  TextDatumGetCString(symbol), false, NULL) ==
+		(void *) function->address;
 }
 
 /* Look the functions up by name, and then by what they call. */
@@ -87,7 +91,6 @@ resolve_functions(void)
 	}
 
 	before = invalidations;
-	resolving = true;
 	for (int i = 0; i < (int) lengthof(functions); i++)
 	{
 		RywGuardFunction *function = &functions[i];
@@ -109,7 +112,6 @@ resolve_functions(void)
 		}
 		ReleaseCatCacheList(list);
 	}
-	resolving = false;
 	resolved = invalidations == before;
 }
 
@@ -159,15 +161,10 @@ ryw_calls_is_named_in(const char *source)
 	return found;
 }
 
-/*
- * Are there any of the functions in this database?  No, while they are being
- * looked up, which makes the server ask about functions.
- */
+/* Are there any of the functions in this database? */
 bool
 ryw_calls_functions_exist(void)
 {
-	if (resolving)
-		return false;
 	if (!resolved)
 		resolve_functions();
 	for (int i = 0; i < (int) lengthof(functions); i++)

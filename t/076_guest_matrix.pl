@@ -128,9 +128,11 @@ sql($primary, $_)
 # 'before' and 'after' are statements around the one that waits, 'sql' that one, with
 # TOKEN in the place of its token; or 'send' sends it.
 my $guarded = 'SELECT v FROM t WHERE i = 1 AND ryw_require($1, 8000)';
+my $in_order = 'SELECT v FROM t WHERE i < 3 AND ryw_require($1, 8000) ORDER BY i';
 my $simple = $guarded =~ s/\$1/TOKEN/r;
 my @cases = (
 	{ name => 'simple', sql => $simple },
+	{ name => 'with a hint', sql => "/*+ SeqScan(t) */ $simple" },
 	{
 		name => 'wait only',
 		sql => 'SELECT ryw_wait(TOKEN, 8000)',
@@ -171,8 +173,8 @@ my @cases = (
 	{
 		name => 'a portal with a name, in parts',
 		send => sub {
-			$_[0]->parse('', $_[1]->('SELECT v FROM t WHERE i < 3 AND ryw_require($1, 8000)'))
-			  ->bind('c', '', [ $_[2] ])->execute('c', 1)->execute('c', 0)->sync;
+			$_[0]->parse('', $_[1]->($in_order))->bind('c', '', [ $_[2] ])
+			  ->execute('c', 1)->execute('c', 0)->sync;
 		}
 	},
 	{
@@ -249,7 +251,11 @@ my @writing = (
 my %change = (
 	'' => undef,
 	', a table is created' => sub { 'CREATE TABLE other' . ++$others . ' (i int)' },
-	', its table is analyzed' => sub { 'ANALYZE t' });
+	', its table is analyzed' => sub { 'ANALYZE t' },
+	', its table is altered' => sub { 'ALTER TABLE t ALTER v SET DEFAULT ' . ++$others });
+
+# A change that takes an exclusive lock makes them give way; these are enough.
+my $refusable = qr/^(?:simple|extended|prepared|a cursor|PL.pgSQL, guarded)$/;
 
 # ---- running one ----
 
@@ -444,13 +450,15 @@ sub all_cases
 
 	foreach my $change (sort keys %change)
 	{
-		push @all, [ "replica, $_->{name}$change", $_, $replica, 'replay', $change ] foreach @cases;
+		push @all, [ "replica, $_->{name}$change", $_, $replica, 'replay', $change ]
+		  foreach $change =~ /altered/ ? grep { $_->{name} =~ $refusable } @cases : @cases;
 	}
 	push @all, [ "primary, $_->{name}", $_, $primary, '', '' ] foreach @cases, @writing;
 	push @all, [ "primary, $_->{name}, commit$_->{change}", $_->{case}, $primary, 'commit',
 		$_->{change} ]
-	  foreach map { my $c = $_; map { { name => $c->{name}, case => $c, change => $_ } } sort keys %change }
-	  @cases[ 0, 1, 2 ];
+	  foreach map { my $c = $_; map { { name => $c->{name}, case => $c, change => $_ } }
+		grep { !/altered/ } sort keys %change }
+	  grep { $_->{name} =~ /^(?:simple|wait only|extended)$/ } @cases;
 	return @all;
 }
 
@@ -574,6 +582,39 @@ sub after_errors
 	return;
 }
 
+# A session that is ended while it waits, or whose client goes away.
+sub after_ends
+{
+	my ($list) = @_;
+
+	my @statements = ("SELECT v FROM t WHERE i = 1 AND ryw_require('$lost', 8000)",
+		"SELECT ryw_wait('$lost', 8000)", "SELECT read_ryw_require('$lost')");
+
+	foreach my $how ('terminated', 'gone')
+	{
+		# a client that has gone is noticed within a second
+		foreach my $sql ($how eq 'gone' ? $statements[0] : @statements)
+		{
+			my $title = "$list: $how: $sql";
+			my $crashes = crashes($replica);
+			my $conn = connect_app($replica);
+
+			$conn->send_query($sql);
+			until_it_waits($replica, $conn);
+			if ($how eq 'gone') { $conn->vanish }
+			else
+			{
+				eval { sql($replica, 'SELECT pg_terminate_backend(' . $conn->pid . ')') };
+				is($conn->collect(30)->sqlstate, '57P01', "$title: the error");
+			}
+			ok( poll_until(sub { eval { waiters($replica) eq '0' } }, 20)
+				  && crashes($replica) == $crashes,
+				$title);
+		}
+	}
+	return;
+}
+
 # pg_wait_sampling looks who waits, every 10 ms.
 sub wait_is_sampled
 {
@@ -625,6 +666,7 @@ sub try_libraries
 		load(@$list);
 		compare($title, $expected, @$guests);
 		after_errors($title, $expected, @$guests);
+		after_ends($title);
 	}
 	guest_dropped($primary, @$guests);
 	note(sprintf '%s: %.1f s', $name, now() - $start);

@@ -290,25 +290,26 @@ sub neutral
 	return $said =~ s/(?:ryw|twin)([._](?:wait_for|wait|require))/guest$1/gr;
 }
 
-# The time until a statement either waits or has been answered.
+# Until a statement either waits or has been answered: whether it waits, and the answer.
 sub until_it_waits
 {
 	my ($node, $conn) = @_;
-	my $result;
+	my ($result, $waits);
 
 	poll_until(
 		sub {
 			$result = $conn->try_collect;
 			return 1 if defined $result;
-			return eval {
+			$waits = eval {
 				$node == $replica
 				  ? waiters($node)
 				  : sql($node, 'SELECT count(*) FROM pg_stat_activity WHERE'
 					  . q{ wait_event_type = 'Extension' AND pid = } . $conn->pid);
 			};
+			return $waits;
 		},
 		10) or diag('it neither waits nor answers');
-	return $result;
+	return ($waits && !defined $result, $result);
 }
 
 sub write_version
@@ -386,8 +387,7 @@ sub run_case
 		$case, $conn, $say, $token,
 		$meanwhile
 		? sub {
-			my $early = until_it_waits($node, $conn);
-			$waited = !defined $early;
+			($waited, my $early) = until_it_waits($node, $conn);
 			eval { $meanwhile->() };
 			return $early;
 		}
@@ -549,7 +549,7 @@ sub after_errors
 			my $from = guest_reset($node, @guests);
 			if ($sent eq 'extended') { $conn->add_params($statement{$sent}, [])->sync }
 			else { $conn->send_query($statement{$sent}) }
-			my $result = $code eq '57014' ? until_it_waits($node, $conn) : undef;
+			my $result = $code eq '57014' ? (until_it_waits($node, $conn))[1] : undef;
 			$conn->cancel if $code eq '57014' && !$result;
 			$result //= $conn->collect(30);
 			$conn->query('ROLLBACK') if $sent eq 'a cursor' && $conn->is_open;
@@ -698,7 +698,8 @@ foreach my $without (@guests > 1 ? ('', guests_apart(@guests)) : ())
 {
 	my @all = guests_but($without, @guests);
 
-	try_libraries($without ? "all but $without" : 'all of them', \@all, [ @all, 'ryw' ], [ 'ryw', @all ]);
+	try_libraries($without ? "all but $without" : 'all of them',
+		\@all, [ @all, 'ryw' ], [ 'ryw', @all ]);
 }
 
 finish_tests($nodes);

@@ -149,7 +149,8 @@ sub guest_conf { return map { @{ $guest{$_}{conf} || [] } } @_; }
 sub guest_missing
 {
 	my ($name) = @_;
-	my ($lib, $share) = map { my $dir = `'$ENV{PG_CONFIG}' --$_`; chomp $dir; $dir }
+	my $pg_config = $ENV{PG_CONFIG} // 'pg_config';
+	my ($lib, $share) = map { my $dir = `'$pg_config' --$_`; chomp $dir; $dir }
 	  qw(pkglibdir sharedir);
 
 	return "$name.so is not in the server's folder of libraries" unless -e "$lib/$name.so";

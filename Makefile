@@ -29,11 +29,31 @@ PG_CFLAGS = -Wall -Wextra
 PG_CPPFLAGS += -isystem $(shell $(PG_CONFIG) --includedir 2>/dev/null)
 SHLIB_LINK += -L$(shell $(PG_CONFIG) --libdir 2>/dev/null) -lpq
 
-EXTRA_CLEAN = .build-stamp
+# `make installcheck` tests what is installed, on servers of its own, as any
+# user but root.  pg_regress wants folders named sql, specs and expected:
+# .regress has links of those names.
+REGRESS = $(patsubst sql_tests/%.sql,%,$(sort $(wildcard sql_tests/*.sql)))
+ISOLATION = $(patsubst sql_tests/isolation/%.spec,%,\
+	$(sort $(wildcard sql_tests/isolation/*.spec)))
+REGRESS_PREP = .regress
+ENCODING = UTF8
+NO_LOCALE = 1
+REGRESS_OPTS = --inputdir=.regress --temp-instance=tmp_check \
+	--temp-config=sql_tests/server.conf
+ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
+	--temp-config=sql_tests/server.conf --load-extension=ryw
+
+# Those of lag take longest, and begin first.
+TAP_TESTS = 1
+PROVE_TESTS = $(foreach folder,lag wait failover guard clients,\
+	$(sort $(wildcard t/$(folder)/*.pl)))
+
+EXTRA_CLEAN = .build-stamp .build-stamp.new .regress
 
 PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
+PG_PROVE_FLAGS += -I '$(CURDIR)/t/lib' -j $(JOBS)
 else
 all install uninstall installcheck clean:
 	@echo "$(PG_CONFIG) names no server development files: run 'make deps'," >&2
@@ -47,6 +67,16 @@ $(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h) ryw.control Makefile .build-stamp
 .build-stamp: ryw-force
 	@{ $(PG_CONFIG) --version; $(PG_CONFIG) --includedir-server; } >$@.new 2>/dev/null; \
 	if cmp -s $@.new $@; then rm -f $@.new; else mv -f $@.new $@; fi
+
+.regress: ryw-force
+	@if [ "$$(id -u)" = 0 ]; then \
+		echo 'installcheck starts servers, which PostgreSQL refuses root' >&2; exit 1; fi
+	@if [ ! -e '$(pkglibdir)/ryw$(DLSUFFIX)' ]; then \
+		echo 'ryw is not installed in $(pkglibdir): make install comes first' >&2; exit 1; fi
+	@rm -rf $@ && mkdir -p $@/isolation
+	@ln -s ../sql_tests $@/sql && ln -s ../expected $@/expected
+	@ln -s ../../sql_tests/isolation $@/isolation/specs
+	@ln -s ../../expected/isolation $@/isolation/expected
 
 # ---- everything below is the project's own; each target works on a bare
 # machine, so none of it needs PGXS to be there when make starts.
@@ -101,6 +131,10 @@ typedefs:
 pg-config-path:
 	@echo '$(PG_CONFIG)'
 
+# And the tests that there are, as TESTS names them.
+tap-tests:
+	@echo $(PROVE_TESTS:t/%.pl=%)
+
 demo: deps
 	@$(RYW_ENV) .ci/build-install
 	@$(RYW_ENV) examples/demo/run
@@ -118,7 +152,8 @@ help:
 	@echo 'make                 build the extension'
 	@echo 'make install         install it (as root, or with sudo)'
 	@echo 'make demo            a primary and two replicas, on the terminal; KEEP=1 leaves them up'
-	@echo 'make test            every test; TESTS="010 lint" selects, JOBS=n runs n at a time'
+	@echo 'make installcheck    the tests alone, of what is installed; not as root'
+	@echo 'make test            every test; TESTS="guard wait/basic lint" selects, JOBS=n runs n at a time'
 	@echo 'make test-assert     the same on a server built with assertions; RYW_COVERAGE=1 prints coverage'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-memory     under the address and undefined behaviour sanitizers, and valgrind'
@@ -134,4 +169,4 @@ help:
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
 .PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs \
-	pg-config-path demo bench bench-instructions help ryw-force
+	pg-config-path tap-tests demo bench bench-instructions help ryw-force

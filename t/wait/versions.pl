@@ -1,0 +1,81 @@
+# versions.pl
+#	  SQL objects and library of different versions.
+#
+# Scenario 62.  C symbols carry the version in which they appeared, so an older
+# library has not got what newer SQL asks for, and says which symbol that is:
+# when an extension is updated, which then changes nothing, and where the
+# objects came by replication, when they are called.  Of the reverse, every
+# symbol that any version of the SQL ever named is still in the library.
+
+use strict;
+use warnings;
+
+use File::Copy qw(copy);
+use PostgreSQL::Test::Utils;
+use RywTest;
+use Test::More;
+
+my $nodes = start_cluster();
+my $primary = $nodes->{primary};
+my $c = wire($primary);
+
+sub is_missing
+{
+	my ($sql, $symbol, $name) = @_;
+	my $result = $c->query($sql);
+
+	is($result->sqlstate, '42883', "s62: $name: refused");
+	like($result->error->{M} // '', qr/could not find function "$symbol" in file ".*ryw/,
+		"s62: $name: names what is missing, and where");
+	return;
+}
+
+# ---- newer SQL, older library ----
+
+my $newer = q{CREATE FUNCTION newer() RETURNS int AS '$libdir/ryw', 'ryw_newer_9_9' LANGUAGE C};
+
+is_missing($newer, 'ryw_newer_9_9', 'newer SQL is installed');
+
+# As it arrives on a replica: nobody looks before it is called.
+$c->run($newer =~ s/ryw_newer_9_9/ryw_stat_reset_1_0/r);
+$c->run(q{UPDATE pg_proc SET prosrc = 'ryw_newer_9_9' WHERE proname = 'newer'});
+is_missing('SELECT newer()', 'ryw_newer_9_9', 'newer SQL is called');
+is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: the rest goes on working');
+
+SKIP:
+{
+	skip 'extensions elsewhere than in the installation: from PostgreSQL 18 on', 5
+	  if $primary->pg_version < 18;
+
+	# The next version, whose library is not there.
+	my $dir = PostgreSQL::Test::Utils::tempdir();
+	my ($control, $script) = ('ryw.control', 'sql/ryw--1.0.sql');
+	mkdir "$dir/extension" or die "$dir: $!\n";
+	copy($_, "$dir/extension/") or die "$_: $!\n" foreach $control, $script;
+	append_to_file("$dir/extension/ryw.control", "default_version = '9.9'\n");
+	append_to_file("$dir/extension/ryw--1.0--9.9.sql", "$newer;\n" =~ s/newer\(/newest(/r);
+	set_conf($primary, extension_control_path => "$dir:\$system");
+
+	is_missing('ALTER EXTENSION ryw UPDATE', 'ryw_newer_9_9', 'update');
+	is($c->value(q{SELECT extversion FROM pg_extension WHERE extname = 'ryw'}),
+		'1.0', 's62: update: the extension is what it was');
+	is($c->query('SELECT newest()')->error->{M} // '', 'function newest() does not exist',
+		's62: update: nothing of it stays');
+	is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: update: and it works');
+}
+
+# ---- older SQL, newer library ----
+
+my %symbols;
+foreach my $file (glob 'sql/ryw--*.sql')
+{
+	$symbols{$_} = 1 foreach slurp_file($file) =~ /'MODULE_PATHNAME',\s*'(\w+)'/g;
+}
+cmp_ok(scalar keys %symbols, '>', 20, 's62: symbols of all versions: ' . keys %symbols);
+my @gone = grep {
+	$c->query("CREATE OR REPLACE FUNCTION one_of_them() RETURNS int AS '\$libdir/ryw', '$_' LANGUAGE C"
+	)->error
+} sort keys %symbols;
+is("@gone", '', 's62: all of them are in the library');
+
+finish_tests($nodes);

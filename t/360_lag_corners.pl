@@ -334,20 +334,10 @@ sub quoted_conninfo
 
 # ---- more nodes than rows ----
 
-# A report of so many replicas, as a worker would hand it up.
-sub report_of
-{
-	my ($n) = @_;
-
-	return join '', map { sprintf '%02x', ord } split //,
-	  "RYWH\1\0\0\1\0" . chr($n) . join '', map {
-		chr(length) . $_ . "\1\4\1" . "\0" x 4 . "\1" x 5 . "\0\0"
-	  } map { "ghost$_" } 1 .. $n;
-}
-
 {
 	my $c = wire($primary);
-	my $report = "SELECT ryw_report_downstream('x', '\\x" . report_of(64) . "')";
+	my $report = "SELECT ryw_report_downstream('replica1', 1, '\\x"
+	  . report_of([ map { "ghost$_" } 1 .. 64 ]) . "')";
 
 	ok(poll_until(sub { $c->run($report); lag_rows($primary) == 64 }, 10),
 		'no more rows than there is room for');

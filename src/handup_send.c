@@ -20,9 +20,13 @@
  */
 #include "postgres.h"
 
+#include <netdb.h>
+
 #include "access/xlogrecovery.h"
 #include "libpq-fe.h"
+#include "replication/walreceiver.h"
 #include "storage/latch.h"
+#include "storage/spin.h"
 #include "utils/memutils.h"
 
 #include "compat.h"
@@ -50,6 +54,8 @@
 	" ON n.oid OPERATOR(pg_catalog.=) e.extnamespace" \
 	" WHERE e.extname OPERATOR(pg_catalog.=) 'ryw'"
 #define REPORT_QUERY	"SELECT ryw_report_downstream($1, $2, $3)"
+
+#define REPORT_PORT_SIZE	16
 
 typedef enum ReportStep
 {
@@ -92,19 +98,41 @@ report_failed(const char *what)
 	end_report();
 }
 
+/*
+ * Where the WAL receiver is connected to: of several hosts in primary_conninfo
+ * the one that has this replica's walsender.  False when that is not known, or
+ * cannot be asked for, since there are addresses to go with the names.
+ */
+static bool
+receiver_upstream(char *host, char *port)
+{
+	int			number;
+
+	SpinLockAcquire(&WalRcv->mutex);
+	strlcpy(host, WalRcv->ready_to_display ? WalRcv->sender_host : "", NI_MAXHOST);
+	number = WalRcv->sender_port;
+	SpinLockRelease(&WalRcv->mutex);
+	snprintf(port, REPORT_PORT_SIZE, "%d", number);
+	return host[0] != '\0' && number > 0 && strstr(PrimaryConnInfo, "hostaddr") == NULL;
+}
+
 static void
 begin_report(void)
 {
-	const char *keywords[] = {"dbname", "application_name", NULL};
-	const char *values[] = {PrimaryConnInfo, "ryw worker", NULL};
+	char		host[NI_MAXHOST];
+	char		port[REPORT_PORT_SIZE];
+	const char *keywords[] = {"dbname", "application_name", "host", "port", NULL};
+	const char *values[] = {PrimaryConnInfo, "ryw worker", host, port, NULL};
 
+	if (!receiver_upstream(host, port))
+		keywords[2] = NULL;
 	if (report_conninfo != NULL)
 		pfree(report_conninfo);
 	report_conninfo = MemoryContextStrdup(TopMemoryContext, PrimaryConnInfo);
 	report_began_us = ryw_lag_clock_us();
 	report_due_us = report_began_us + REPORT_EVERY_US;
 
-	/* the connection string first, so that the name overrides its own */
+	/* the connection string first, so that the others override its own */
 	report_conn = PQconnectStartParams(keywords, values, 1);
 	if (report_conn == NULL || PQstatus(report_conn) == CONNECTION_BAD)
 		report_failed(report_conn ? PQerrorMessage(report_conn) : "out of memory");
@@ -220,10 +248,11 @@ ryw_handup_push(void)
 pgsocket
 ryw_handup_socket(uint32 *events)
 {
-	if (report_step == REPORT_NONE)
-		return PGINVALID_SOCKET;
-	*events |= report_awaits;
-	return PQsocket(report_conn);
+	pgsocket	socket = report_step == REPORT_NONE ? PGINVALID_SOCKET : PQsocket(report_conn);
+
+	if (socket != PGINVALID_SOCKET)
+		*events |= report_awaits;
+	return socket;
 }
 
 /*

@@ -131,6 +131,21 @@ ok(is_reported(), 's77: reported elsewhere');
 	ok(is_reported(20), 's77: reported again');
 }
 
+# ---- several hosts, of which the first comes later ----
+
+{
+	my $other = add_replica($nodes, 'other', $primary, stopped => 1);
+	my ($host, @ports) = ($primary->host, $other->port, $primary->port);
+
+	set_conf($replica1, primary_conninfo => "host=$host,$host port=$ports[0],$ports[1]"
+		  . ' dbname=postgres user=reporter application_name=replica1');
+	ok(is_reported(), 's77: several hosts');
+	$other->start;
+	ok(poll_until(sub { lag_row($primary, 'other') }, 10), 's77: the first one is there');
+	ok(is_reported(), 's77: the report goes where the WAL comes from');
+	ok(is_reported(), 's77: again');
+}
+
 # ---- a smart shutdown ----
 
 {

@@ -65,7 +65,8 @@ ryw_shmem_startup(void)
 		if (found)
 			continue;
 		memset(*area->address, 0, area_size(area));
-		area->init();
+		if (area->init)
+			area->init();
 	}
 	LWLockRelease(AddinShmemInitLock);
 

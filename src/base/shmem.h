@@ -27,7 +27,7 @@ typedef struct RywShmemArea
 	void	  **address;		/* where to put the pointer to it */
 	Size		size;			/* bytes */
 	Size		backend_size;	/* bytes more for each backend */
-	void		(*init) (void); /* when it is new, and all zero */
+	void		(*init) (void); /* when it is new; NULL: all zero */
 } RywShmemArea;
 
 extern void ryw_shmem_install(const RywShmemArea *const *areas, int nareas,

@@ -4,21 +4,30 @@
  *	  What a replica knows of its own replicas, as its upstream receives it.
  *
  * The primary has no walsender for the replica of a replica.  So the worker
- * of a replica that has replicas calls ryw_report_downstream() upstream, with
- * their rows in the form of a heartbeat; handup_send.c is that side.  The
- * reports lie in shared memory, one slot for each reporter, until the worker
- * here takes them into its picture or hands them further up.
+ * of a replica that has replicas calls ryw_report_downstream() upstream from
+ * time to time, with their rows in the form of a heartbeat; handup_send.c is
+ * that side.  The reports lie in shared memory, one slot for each reporter,
+ * until the worker here takes them into its picture or hands them further up.
  *
- * Whoever may stream may report: the caller needs the REPLICATION attribute,
- * which the role in primary_conninfo has.
+ * Each report comes in a session of its own.  The reporter is the replica that
+ * it speaks for: the walsender here that sends WAL to the session's role, at
+ * the session's address, under the name that the report gives.  Where several
+ * replicas agree in all of that, each of them has a slot, kept apart by the
+ * number that each worker has drawn; which of their walsenders a slot is filed
+ * under does not matter then.
  *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
 
+#include <netinet/in.h>
+
 #include "fmgr.h"
 #include "miscadmin.h"
-#include "storage/ipc.h"
+#include "replication/walsender.h"
+#include "replication/walsender_private.h"
+#include "storage/spin.h"
+#include "utils/backend_status.h"
 #include "utils/builtins.h"
 
 #include "base/compat.h"
@@ -29,14 +38,12 @@ PG_FUNCTION_INFO_V1(ryw_report_downstream_1_0);
 
 #define MAX_REPORTERS	16
 
-/*
- * What one replica last said of its own replicas.  Replicas may have the same
- * name, so they are told apart by the session that they report in.
- */
+/* What one replica last said of its own replicas. */
 typedef struct Report
 {
-	int			reporter;		/* process ID of that session; 0: free */
-	int64		arrived_us;		/* monotonic */
+	pid_t		walsender;		/* the reporter's */
+	int64		instance;		/* the number that its worker has drawn */
+	int64		arrived_us;		/* monotonic; 0: free */
 	RywHeartbeat downstream;
 } Report;
 
@@ -48,84 +55,189 @@ typedef struct RywHandupShared
 
 static RywHandupShared *handup_shared;
 
-static void
-handup_init(void)
-{
-	memset(handup_shared, 0, sizeof(RywHandupShared));
-}
-
 const RywShmemArea ryw_handup_area = {
-	"ryw handup", (void **) &handup_shared, sizeof(RywHandupShared), 0, handup_init
+	"ryw handup", (void **) &handup_shared, sizeof(RywHandupShared), 0, NULL
 };
 
-/*
- * The slot of a reporter: its own, else a free one, else the one that has
- * been silent for longest.  The lock is held.
- */
-static Report *
-slot_for(int reporter)
+/* Do two sessions come from one host?  Their ports differ. */
+static bool
+report_same_address(const SockAddr *a, const SockAddr *b)
 {
-	Report	   *oldest = &handup_shared->reports[0];
+	if (a->addr.ss_family != b->addr.ss_family)
+		return false;
+	switch (a->addr.ss_family)
+	{
+		case AF_UNIX:
+			return true;
+		case AF_INET:
+			return ((const struct sockaddr_in *) &a->addr)->sin_addr.s_addr ==
+				((const struct sockaddr_in *) &b->addr)->sin_addr.s_addr;
+		case AF_INET6:
+			return memcmp(&((const struct sockaddr_in6 *) &a->addr)->sin6_addr,
+						  &((const struct sockaddr_in6 *) &b->addr)->sin6_addr,
+						  sizeof(struct in6_addr)) == 0;
+		default:
+			return false;		/* no client's session */
+	}
+}
 
+/* Does that process serve a physical replica of this session's origin? */
+static bool
+report_same_origin(pid_t walsender, const char *name)
+{
+	int			nbackends = pgstat_fetch_stat_numbackends();
+
+	for (int i = 1; i <= nbackends; i++)
+	{
+		PgBackendStatus *status = ryw_compat_backend_status(i);
+
+		if (status != NULL && status->st_procpid == walsender)
+			return !OidIsValid(status->st_databaseid) &&
+				status->st_userid == MyBEEntry->st_userid &&
+				report_same_address(&status->st_clientaddr,
+									&MyBEEntry->st_clientaddr) &&
+				strcmp(status->st_appname, name) == 0;
+	}
+	return false;
+}
+
+/*
+ * Which walsenders may this session speak for?  Those of its role, address and
+ * name that send WAL to a replica: one that tells what it has applied.  Returns
+ * how many; walsenders has a place for each that there can be.
+ */
+static int
+report_walsenders(const char *name, pid_t *walsenders)
+{
+	int			n = 0;
+
+	pgstat_clear_backend_activity_snapshot();
+	for (int i = 0; i < max_wal_senders; i++)
+	{
+		WalSnd	   *walsnd = &WalSndCtl->walsnds[i];
+		pid_t		pid;
+		bool		streams;
+
+		SpinLockAcquire(&walsnd->mutex);
+		pid = walsnd->pid;
+		streams = (walsnd->state == WALSNDSTATE_CATCHUP ||
+				   walsnd->state == WALSNDSTATE_STREAMING) &&
+			walsnd->apply != InvalidXLogRecPtr;
+		SpinLockRelease(&walsnd->mutex);
+		if (pid != 0 && streams && report_same_origin(pid, name))
+			walsenders[n++] = pid;
+	}
+	return n;
+}
+
+/* The slot filed under a walsender, or NULL.  The lock is held. */
+static Report *
+report_filed_under(pid_t walsender)
+{
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{
-		Report	   *report = &handup_shared->reports[i];
-
-		if (report->reporter == reporter)
-			return report;
-		if (report->arrived_us < oldest->arrived_us)
-			oldest = report;	/* a free one never arrived */
+		if (handup_shared->reports[i].arrived_us != 0 &&
+			handup_shared->reports[i].walsender == walsender)
+			return &handup_shared->reports[i];
 	}
+	return NULL;
+}
+
+/*
+ * The slot for a report of this instance, filed under one of n walsenders: its
+ * own; else a new one, under a walsender that has none; else the one of these
+ * that has been silent for longest, for a worker that starts anew draws a new
+ * number.  A new one takes the place of the slot that has been silent for
+ * longest, or is free.  The lock is held.
+ */
+static Report *
+report_slot(const pid_t *walsenders, int n, int64 instance)
+{
+	Report	   *silent = NULL;
+	Report	   *oldest = &handup_shared->reports[0];
+	pid_t		without = 0;
+
+	for (int i = 0; i < n; i++)
+	{
+		Report	   *report = report_filed_under(walsenders[i]);
+
+		if (report == NULL)
+			without = walsenders[i];
+		else if (report->instance == instance)
+			return report;
+		else if (silent == NULL || report->arrived_us < silent->arrived_us)
+			silent = report;
+	}
+	if (without == 0)
+		return silent;
+
+	for (int i = 1; i < MAX_REPORTERS; i++)
+	{
+		if (handup_shared->reports[i].arrived_us < oldest->arrived_us)
+			oldest = &handup_shared->reports[i];	/* a free one never arrived */
+	}
+	oldest->walsender = without;
 	return oldest;
 }
 
-/* Give the slot of this session back. */
-static void
-leave_at_exit(int code pg_attribute_unused(), Datum arg pg_attribute_unused())
+/* Are there times that can be counted with?  They are somebody else's words. */
+static bool
+report_has_times(const RywHeartbeat *downstream)
 {
-	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
-	for (int i = 0; i < MAX_REPORTERS; i++)
-	{
-		if (handup_shared->reports[i].reporter == MyProcPid)
-			memset(&handup_shared->reports[i], 0, offsetof(Report, downstream));
-	}
-	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
-}
+	bool		good = downstream->sent_at >= 0;
 
-/* Does that process still serve a reporter?  Takes RYW_LOCK_REPORTS, shared. */
-bool
-ryw_handup_is_reporter(int reporter)
-{
-	bool		found = false;
-
-	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
-	for (int i = 0; i < MAX_REPORTERS; i++)
-		found = found || handup_shared->reports[i].reporter == reporter;
-	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
-	return found;
+	for (int i = 0; i < downstream->nnodes; i++)
+		good = good && downstream->nodes[i].observed_at >= 0 &&
+			downstream->nodes[i].replied_at >= 0;
+	return good;
 }
 
 /*
- * Collect the rows of every report that arrived later than after_us, at most
- * size of them.  Takes RYW_LOCK_REPORTS, shared.
+ * When a row was true, by the monotonic clock here: the reporter may have had
+ * it for a while itself, which both times of it tell by one clock.
+ */
+static int64
+report_observed_us(const Report *report, const RywNode *node)
+{
+	int64		age_us = report->downstream.sent_at - node->observed_at;
+
+	return report->arrived_us - Min(Max(age_us, 0), RYW_REPORT_PATIENCE_US);
+}
+
+/*
+ * Collect the rows of every report that arrived later than after_us into room
+ * places, which the reporters of late share: none has more than *share of them.
+ * Takes RYW_LOCK_REPORTS, shared.
  */
 int
-ryw_handup_collect(RywReported *reported, int size, int64 after_us)
+ryw_handup_collect(RywReported *reported, int room, int64 now_us,
+				   int64 after_us, int *share)
 {
+	int			reporters = 0;
 	int			n = 0;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{
-		Report	   *report = &handup_shared->reports[i];
+		if (handup_shared->reports[i].arrived_us != 0 &&
+			handup_shared->reports[i].arrived_us > now_us - RYW_REPORT_PATIENCE_US)
+			reporters++;
+	}
+	*share = room / Max(reporters, 1);
+
+	for (int i = 0; i < MAX_REPORTERS; i++)
+	{
+		const Report *report = &handup_shared->reports[i];
 
 		if (report->arrived_us <= after_us)
 			continue;
-		for (int k = 0; k < report->downstream.nnodes && n < size; k++)
+		for (int k = 0; k < Min(report->downstream.nnodes, *share) && n < room; k++)
 		{
 			reported[n].node = report->downstream.nodes[k];
-			reported[n].reporter = report->reporter;
-			reported[n++].arrived_us = report->arrived_us;
+			reported[n].reporter = report->walsender;
+			reported[n].arrived_us = report->arrived_us;
+			reported[n].observed_us = report_observed_us(report, &reported[n].node);
+			n++;
 		}
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
@@ -133,35 +245,40 @@ ryw_handup_collect(RywReported *reported, int size, int64 after_us)
 }
 
 /*
- * ryw_report_downstream(reporter, rows): take in a report.  The reporter's name
- * is for whoever looks at what is called here.  Raises 42501 for a role that
- * may not stream, and 22023 for rows that are not a report.
+ * ryw_report_downstream(reporter, instance, rows): take in a report of the
+ * replica that upstream knows by this name.  Raises 42501 for a session that
+ * does not speak for a replica, and 22023 for rows that are not a report.
  */
 Datum
 ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
 {
-	static bool leave_registered = false;
-	bytea	   *rows = PG_GETARG_BYTEA_PP(1);
+	char	   *name = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	int64		instance = PG_GETARG_INT64(1);
+	bytea	   *rows = PG_GETARG_BYTEA_PP(2);
 	RywHeartbeat *downstream = palloc(sizeof(RywHeartbeat));
+	pid_t	   *walsenders = palloc(sizeof(pid_t) * (max_wal_senders + 1));
+	int			n;
 	Report	   *report;
 
 	ryw_shmem_require();
-	if (!has_rolreplication(GetUserId()))
+	n = report_walsenders(name, walsenders);
+	if (n == 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
-				 errmsg("must have the REPLICATION attribute to report replicas")));
+				 errmsg("only a replica that streams from this server may report replicas"),
+				 errdetail("No walsender here sends WAL to \"%s\" for role \"%s\""
+						   " at the address of this session.",
+						   name, GetUserNameFromId(MyBEEntry->st_userid, false))));
 	if (!ryw_heartbeat_decode((unsigned char *) VARDATA_ANY(rows),
-							  VARSIZE_ANY_EXHDR(rows), downstream))
+							  VARSIZE_ANY_EXHDR(rows), downstream) ||
+		!report_has_times(downstream))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("not a report of replicas")));
-	if (!leave_registered)
-		before_shmem_exit(leave_at_exit, (Datum) 0);
-	leave_registered = true;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
-	report = slot_for(MyProcPid);
-	report->reporter = MyProcPid;
+	report = report_slot(walsenders, n, instance);
+	report->instance = instance;
 	report->arrived_us = ryw_lag_clock_us();
 	report->downstream = *downstream;
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));

@@ -10,7 +10,8 @@
  * with the state "gone" and its lag growing, until the window has passed.
  *
  * Replicas are told apart by application_name; two connections of one name
- * have a record each.
+ * have a record each.  Replicas of replicas are known by report alone, and only
+ * under names that no walsender here has.
  *
  *-------------------------------------------------------------------------
  */
@@ -36,9 +37,6 @@
 #include "token/marks.h"
 #include "token/position.h"
 #include "wait/replay.h"
-
-/* A replica that its upstream has not reported for so long is gone. */
-#define REPORT_PATIENCE_US	(INT64CONST(10) * 1000000)
 
 /* An older mark than this was not made since the last sample. */
 #define MARK_AGE_MAX_US	(INT64CONST(60) * 1000000)
@@ -243,31 +241,35 @@ measure_lag(RywStandby *standby, int64 at_us)
 
 /*
  * Take over what replicas have reported of their own since the last sample.
- * Such a position is measured once, when it arrives.  What was reported before
- * this worker began is old.
+ * Such a position is measured once, as of when it was seen.  What was reported
+ * before this worker began is old.
  */
 static void
 take_reports(int64 now_us)
 {
 	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	static int64 collected_us = 0;
+	int			share;
 	int			n;
 
 	if (collected_us == 0)
 		collected_us = now_us;
-	n = ryw_handup_collect(reported, RYW_MAX_NODES, collected_us);
+	n = ryw_handup_collect(reported, RYW_MAX_STANDBYS - ryw_standby_count_direct(),
+						   now_us, collected_us, &share);
 	for (int i = 0; i < n; i++)
 	{
 		const RywNode *node = &reported[i].node;
-		RywStandby *standby = ryw_standby_of_report(node->name,
-													reported[i].reporter,
-													now_us);
+		RywStandby *standby;
 
 		collected_us = Max(collected_us, reported[i].arrived_us);
+		if (ryw_standby_is_direct(node->name))
+			continue;
+		standby = ryw_standby_of_report(node->name, reported[i].reporter, share,
+										now_us);
 		if (standby == NULL)
 			continue;
 		standby->seen_us = now_us;
-		standby->observed_us = reported[i].arrived_us;
+		standby->observed_us = reported[i].observed_us;
 		standby->node.state = node->state;
 		standby->node.tli = node->tli;
 		standby->node.sent = node->sent;
@@ -275,7 +277,7 @@ take_reports(int64 now_us)
 		standby->node.flush = node->flush;
 		standby->node.replay = node->replay;
 		standby->node.replied_at = node->replied_at;
-		measure_lag(standby, reported[i].arrived_us);
+		measure_lag(standby, reported[i].observed_us);
 	}
 }
 
@@ -292,7 +294,7 @@ measure_all(int64 now_us)
 		if (!standby->in_use)
 			continue;
 		if (standby->is_reported &&
-			now_us - standby->seen_us > REPORT_PATIENCE_US)
+			now_us - standby->seen_us > RYW_REPORT_PATIENCE_US)
 			standby->node.state = RYW_NODE_GONE;
 		if (standby->node.state == RYW_NODE_GONE &&
 			(now_us - standby->seen_us > window_us || ryw_standby_has_namesake(standby)))
@@ -387,14 +389,15 @@ ryw_standby_read_windows(void)
 
 /*
  * On a replica: the replicas that it knows of itself, and those that they
- * know of.  Their positions are what counts; lag is for the primary to work
- * out, by its own clock.
+ * know of.  Their positions are what counts, and how long ago each was seen;
+ * lag is for the primary to work out, by its own clock.
  */
 void
 ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 {
 	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	RywPosition position;
+	int			share;
 	int			n;
 
 	ryw_position_read(&position);
@@ -418,8 +421,14 @@ ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 		downstream->nodes[downstream->nnodes++] = ryw_standbys[i].node;
 	}
 
-	n = ryw_handup_collect(reported, RYW_MAX_NODES - downstream->nnodes,
-						   Max(now_us - REPORT_PATIENCE_US, 0));
+	n = ryw_handup_collect(reported, RYW_MAX_NODES - downstream->nnodes, now_us,
+						   Max(now_us - RYW_REPORT_PATIENCE_US, 0), &share);
 	for (int i = 0; i < n; i++)
+	{
+		if (ryw_standby_is_direct(reported[i].node.name))
+			continue;
+		reported[i].node.observed_at = downstream->sent_at -
+			Max(now_us - reported[i].observed_us, 0);
 		downstream->nodes[downstream->nnodes++] = reported[i].node;
+	}
 }

@@ -15,6 +15,12 @@
  * was written has been applied with it, so its age is the staleness of the
  * data.  A replica that no row speaks of does not know its staleness.
  *
+ * Rows are told apart by name.  The picture has no reported row of a name that
+ * a walsender of the primary has: so for a replica of the primary only what the
+ * primary sees itself is looked at, whatever anybody reports.  A replica further
+ * down that has such a name takes that one's answers for its own; those are as
+ * good as the two clocks agree.
+ *
  *-------------------------------------------------------------------------
  */
 #include "postgres.h"
@@ -44,8 +50,8 @@ PG_FUNCTION_INFO_V1(ryw_staleness_1_0);
 /* A heartbeat is overdue after this many intervals. */
 #define OVERDUE_INTERVALS	2
 
-/* Answers are this much older in a heartbeat, where others hand them up. */
-#define REPORT_SLACK_US		(INT64CONST(2) * 1000000)
+/* Answers may be older in a heartbeat by this, and by what its row says. */
+#define ANSWER_SLACK_US		(INT64CONST(2) * 1000000)
 
 /* What this node knows of itself, laid over the picture. */
 typedef struct Here
@@ -57,6 +63,7 @@ typedef struct Here
 	int64		since_us;		/* since the picture arrived */
 	int64		interval_us;	/* between heartbeats; 0: none, or unknown */
 	int64		age_us;			/* of the picture, at most; RYW_UNKNOWN_US */
+	int64		reported_us;	/* how long the answer was on its way up */
 	RywReception reception;		/* on a replica */
 } Here;
 
@@ -79,30 +86,32 @@ static const char *const role_names[RYW_ROLES] = {
 };
 
 /*
- * When this replica last answered before the picture was painted, by its own
- * clock; 0 when that is not known.  Where others go by the same name, the
- * oldest answer is right for each of them.  But one from before the present
+ * The row with this replica's last answer from before the picture was painted,
+ * by its own clock; NULL when there is none.  Where others go by the same name,
+ * the oldest answer is right for each of them.  But one from before the present
  * connection is that of a connection before, which upstream has not yet seen
- * die, if there is a later one.
+ * die, if there is a later one; and one that this node's clock has yet to reach
+ * is another's.
  */
-static int64
+static const RywNode *
 own_answer(const Here *here, const RywPicture *picture)
 {
 	int64		connected_at = ryw_reception_connected_at();
-	int64		before = 0;
-	int64		since = 0;
+	const RywNode *before = NULL;
+	const RywNode *since = NULL;
 
 	for (int i = 1; i < picture->cluster.nnodes; i++)
 	{
 		const RywNode *node = &picture->cluster.nodes[i];
-		int64	   *oldest = node->replied_at < connected_at ? &before : &since;
+		const RywNode **oldest = node->replied_at < connected_at ? &before : &since;
 
-		if (strcmp(node->name, here->name) != 0 || node->replied_at == 0)
+		if (strcmp(node->name, here->name) != 0 || node->replied_at == 0 ||
+			node->replied_at > picture->arrived_at)
 			continue;
-		if (*oldest == 0 || node->replied_at < *oldest)
-			*oldest = node->replied_at;
+		if (*oldest == NULL || node->replied_at < (*oldest)->replied_at)
+			*oldest = node;
 	}
-	return since != 0 ? since : before;
+	return since != NULL ? since : before;
 }
 
 /*
@@ -131,7 +140,7 @@ static void
 look_around(Here *here, RywPicture *picture)
 {
 	int64		now_us = ryw_lag_clock_us();
-	int64		replied_at;
+	const RywNode *answer;
 
 	memset(here, 0, sizeof(*here));
 	ryw_position_read(&here->position);
@@ -152,9 +161,12 @@ look_around(Here *here, RywPicture *picture)
 	here->interval_us = (int64) picture->cluster.interval_ms * 1000;
 	if (here->is_primary)
 		here->age_us = here->since_us;
-	else if ((replied_at = own_answer(here, picture)) != 0)
-		here->age_us = here->since_us +
-			Max(picture->arrived_at - replied_at, 0);
+	else if ((answer = own_answer(here, picture)) != NULL)
+	{
+		here->age_us = here->since_us + picture->arrived_at - answer->replied_at;
+		if (answer->state != RYW_NODE_GONE)
+			here->reported_us = Max(picture->cluster.sent_at - answer->observed_at, 0);
+	}
 }
 
 /*
@@ -197,7 +209,7 @@ own_lag(const Here *here)
 	const RywReception *reception = &here->reception;
 	int64		lag_us = reception->behind_us;
 	int64		normal_us = OVERDUE_INTERVALS * here->interval_us +
-		REPORT_SLACK_US;
+		ANSWER_SLACK_US + here->reported_us;
 
 	if (here->age_us == RYW_UNKNOWN_US)
 		return RYW_UNKNOWN_US;

@@ -203,6 +203,8 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 {
 	Schedule	schedule = {0};
 	uint32		wait_event;
+	uint32		events;
+	pgsocket	socket;
 
 	pqsignal(SIGHUP, SignalHandlerForConfigReload);
 	pqsignal(SIGTERM, die);
@@ -228,10 +230,12 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 			now_us = ryw_lag_clock_us();
 		}
 
-		(void) WaitLatch(MyLatch,
-						 WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH,
-						 Max((schedule.sample_us - now_us + 999) / 1000, 0),
-						 wait_event);
+		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
+		socket = ryw_handup_socket(&events);
+		if (WaitLatchOrSocket(MyLatch, (int) events, socket,
+							  Max((schedule.sample_us - now_us + 999) / 1000, 0),
+							  wait_event) & WL_SOCKET_MASK)
+			ryw_handup_push();
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (catchupInterruptPending)

@@ -300,20 +300,6 @@ published_position(RywPosition *position)
 }
 
 /*
- * The insert position just behind a page header is where no record ends: a
- * replica of an idle primary stops at the page boundary before it.
- */
-static XLogRecPtr
-before_page_header(XLogRecPtr lsn)
-{
-	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
-		return lsn - SizeOfXLogLongPHD;
-	if (lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		return lsn - SizeOfXLogShortPHD;
-	return lsn;
-}
-
-/*
  * Where this node is.  On a replica two atomic reads; on a primary the
  * server's insert position.  Never raises.
  */
@@ -324,7 +310,7 @@ ryw_replay_position(RywPosition *position)
 	if (position->is_primary)
 	{
 		position->tli = GetWALInsertionTimeLine();
-		position->lsn = before_page_header(GetXLogInsertRecPtr());
+		position->lsn = ryw_timeline_record_end(GetXLogInsertRecPtr());
 		return;
 	}
 

@@ -238,6 +238,43 @@ ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 }
 
 /*
+ * Where a record can end at or before this position.  Right behind a page
+ * header none does: there the insert position of a primary stands whose last
+ * record has filled the page, or whose segment was switched, while a replica
+ * that has applied all of it stands at the boundary before the header.
+ */
+XLogRecPtr
+ryw_timeline_record_end(XLogRecPtr lsn)
+{
+	uint32		header = XLogSegmentOffset(lsn, wal_segment_size) < XLOG_BLCKSZ ?
+		SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+	uint32		in_page = lsn % XLOG_BLCKSZ;
+
+	return in_page <= header ? lsn - in_page : lsn;
+}
+
+/*
+ * The position that has to be reached for a token.  That of a full token is
+ * the end of a record; a bare LSN comes from anywhere, and is judged by the
+ * last record that can have ended there.
+ */
+XLogRecPtr
+ryw_timeline_target(const RywToken *token)
+{
+	return RywTokenIsBare(token) ? ryw_timeline_record_end(token->lsn) :
+		token->lsn;
+}
+
+/* How much of the WAL before a token this position lacks. */
+uint64
+ryw_timeline_missing(const RywToken *token, const RywPosition *position)
+{
+	XLogRecPtr	target = ryw_timeline_target(token);
+
+	return target > position->lsn ? target - position->lsn : 0;
+}
+
+/*
  * The verdict on a token at a position of this node.  Reads and writes what
  * ryw_timeline_tag() does; raises nothing but out of memory.
  */
@@ -250,7 +287,11 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 
 	/* a bare LSN has no history to be held against */
 	if (RywTokenIsBare(token))
-		return ryw_history_judge(&cached, NULL, 0, token, position);
+	{
+		RywToken	target = {.lsn = ryw_timeline_target(token)};
+
+		return ryw_history_judge(&cached, NULL, 0, &target, position);
+	}
 
 	/* the common case: minted on the timeline that we are on */
 	if (token->tli == position->tli &&

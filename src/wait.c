@@ -157,7 +157,8 @@ sleep_until_woken(long milliseconds)
 static XLogRecPtr
 due_position(RywVerdict verdict, const RywToken *token)
 {
-	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER : token->lsn;
+	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER :
+		ryw_timeline_target(token);
 }
 
 /* Is replay blocked by what this session may hold? */

@@ -70,9 +70,7 @@ errdetail_distance(RywVerdict verdict, const RywToken *token,
 	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
 					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
 					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
-					 token->lsn > position->lsn ?
-					 token->lsn - position->lsn : 0,
-					 reason);
+					 ryw_timeline_missing(token, position), reason);
 }
 
 /*

@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 
 #include "commit.h"
+#include "compat.h"
 #include "guard.h"
 #include "handup.h"
 #include "lag.h"
@@ -56,6 +57,7 @@ _PG_init(void)
 	if (!preloaded)
 		return;
 
+	ryw_compat_check_version();
 	ryw_shmem_install(rooms, lengthof(rooms),
 					  ryw_replay_hook_resource_managers);
 	ryw_snapshot_install();

@@ -10,6 +10,7 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
+#include "base/compat.h"
 #include "base/settings.h"
 #include "base/shmem.h"
 #include "base/stats.h"
@@ -58,6 +59,7 @@ _PG_init(void)
 	if (!preloaded)
 		return;
 
+	ryw_compat_check_version();
 	ryw_shmem_install(areas, lengthof(areas),
 					  ryw_replay_hook_resource_managers);
 	ryw_commit_install();

@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * compat.c
- *	  The client's connection, without the headers that it wants.
+ *	  The server's version; the client's connection, without the headers that
+ *	  it wants.
  *
  * libpq-be.h includes the GSSAPI headers where the server was built with
  * GSSAPI, and distributions do not install those with the server's own.  The
@@ -20,11 +21,32 @@
 #include "miscadmin.h"
 #include "tcop/dest.h"
 #include "tcop/tcopprot.h"
+#include "utils/guc.h"
 
 #include "base/compat.h"
 
 StaticAssertDecl(offsetof(Port, sock) == 0,
 				 "the socket must come before what depends on options");
+
+/*
+ * Tell, once, of a server that is older than the one built for.  ryw reads and
+ * writes members of PGPROC, WalSnd, WalRcv, snapshots and portals, and a minor
+ * release may move them.  Another major is refused by the server before it gets
+ * here: PG_MODULE_MAGIC says which one this is for.  Postmaster.
+ */
+void
+ryw_compat_check_version(void)
+{
+	const char *version = GetConfigOption("server_version_num", false, false);
+	int			running = (int) strtol(version, NULL, 10);
+
+	if (running < RYW_BUILT_FOR)
+		ereport(LOG,
+				(errmsg("ryw was built for PostgreSQL %d.%d, and runs on %d.%d",
+						RYW_BUILT_FOR / 10000, RYW_BUILT_FOR % 10000,
+						running / 10000, running % 10000),
+				 errhint("Update the server, or build ryw for this one.")));
+}
 
 /* The client's socket, or PGINVALID_SOCKET in a process without a client. */
 pgsocket

@@ -15,6 +15,21 @@
 #error "ryw needs PostgreSQL 15 or later: older servers do not export RmgrTable"
 #endif
 
+/* What preloading sets up must be there in every process: the server forks. */
+#if defined(EXEC_BACKEND) || defined(WIN32)
+#error "ryw works neither on Windows nor in a server built with EXEC_BACKEND"
+#endif
+
+/* LSNs and tokens' words are read and written without a lock. */
+#if SIZEOF_VOID_P == 4
+#error "ryw needs a server of 64 bits"
+#endif
+
+/* The server that this is built for; a test gives another one. */
+#ifndef RYW_BUILT_FOR
+#define RYW_BUILT_FOR	PG_VERSION_NUM
+#endif
+
 #include "catalog/pg_proc.h"
 #include "nodes/execnodes.h"
 #if PG_VERSION_NUM >= 160000
@@ -56,6 +71,7 @@
 #define RYW_WAIT_EVENT(name)	PG_WAIT_EXTENSION
 #endif
 
+extern void ryw_compat_check_version(void);
 extern pgsocket ryw_compat_client_socket(void);
 extern bool ryw_compat_has_client(void);
 extern void ryw_compat_send_parameter_status(const char *setting,

@@ -114,7 +114,8 @@ bool
 ryw_watch_was_reached(const RywToken *token)
 {
 	return last_position.is_primary ||
-		(token->tli <= last_position.tli && token->lsn <= last_position.lsn);
+		(token->tli <= last_position.tli &&
+		 ryw_timeline_missing(token, &last_position) == 0);
 }
 
 /*

@@ -57,6 +57,9 @@ static const RywToken no_token;
 /* What ryw.token shows: the same, or a later position that was read at. */
 static RywToken shown;
 
+/* What the client was told last, which may be older. */
+static RywToken sent;
+
 static bool commit_prepared_expected;
 static TimestampTz tag_failed_at;	/* do not try again at each commit; 0: no */
 static bool report_pending;
@@ -77,6 +80,7 @@ report_token(void *arg pg_attribute_unused())
 	if (!ryw_compat_has_client())
 		return;
 
+	sent = shown;
 	if (shown.lsn != InvalidXLogRecPtr)
 	{
 		length = ryw_token_format(&shown, value);
@@ -88,15 +92,26 @@ report_token(void *arg pg_attribute_unused())
 
 static MemoryContextCallback report_callback = {.func = report_token};
 
-/* Arrange for the client to be told.  Allocates nothing, cannot fail. */
+/*
+ * Arrange for the client to be told, unless it has been.  With "always" it is
+ * told again: behind a transaction pooler another client may have been told.
+ * Allocates nothing, cannot fail.
+ */
 static void
 show_and_report(const RywToken *token)
 {
-	if (ryw_token_compare(token, &shown) == 0)
-		return;
 	shown = *token;
+	if (MessageContext == NULL)
+	{
+		/* at connect, when the server is going to send what is shown */
+		sent = *token;
+		return;
+	}
 	if (ryw_setting_report_token == RYW_REPORT_OFF || report_pending ||
-		!ryw_compat_has_client() || MessageContext == NULL)
+		!ryw_compat_has_client())
+		return;
+	if (ryw_setting_report_token != RYW_REPORT_ALWAYS &&
+		ryw_token_compare(token, &sent) == 0)
 		return;
 
 	report_pending = true;

@@ -54,17 +54,19 @@ published_position(RywPosition *position)
 }
 
 /*
- * The insert position just behind a page header is where no record ends: a
- * replica of an idle primary stops at the page boundary before it.
+ * Where a record can end at or before this position.  Right behind a page
+ * header none does: there the insert position of a primary stands whose last
+ * record has filled the page, or whose segment was switched, while a replica
+ * that has applied all of it stands at the boundary before the header.
  */
-static XLogRecPtr
-before_page_header(XLogRecPtr lsn)
+XLogRecPtr
+ryw_position_record_end(XLogRecPtr lsn)
 {
-	if (XLogSegmentOffset(lsn, wal_segment_size) == SizeOfXLogLongPHD)
-		return lsn - SizeOfXLogLongPHD;
-	if (lsn % XLOG_BLCKSZ == SizeOfXLogShortPHD)
-		return lsn - SizeOfXLogShortPHD;
-	return lsn;
+	uint32		header = XLogSegmentOffset(lsn, wal_segment_size) < XLOG_BLCKSZ ?
+		SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+	uint32		in_page = lsn % XLOG_BLCKSZ;
+
+	return in_page <= header ? lsn - in_page : lsn;
 }
 
 /*
@@ -78,7 +80,7 @@ ryw_position_read(RywPosition *position)
 	if (position->is_primary)
 	{
 		position->tli = GetWALInsertionTimeLine();
-		position->lsn = before_page_header(GetXLogInsertRecPtr());
+		position->lsn = ryw_position_record_end(GetXLogInsertRecPtr());
 		return;
 	}
 

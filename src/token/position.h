@@ -23,6 +23,7 @@ typedef struct RywApplied
 extern const RywShmemArea ryw_position_area;
 extern RywApplied *ryw_applied;
 
+extern XLogRecPtr ryw_position_record_end(XLogRecPtr lsn);
 extern void ryw_position_read(RywPosition *position);
 extern void ryw_position_read_thorough(RywPosition *position);
 extern void ryw_position_visible_bound(RywPosition *position);

@@ -36,6 +36,7 @@
 #include "base/compat.h"
 #include "base/errcodes.h"
 #include "token/nonce.h"
+#include "token/position.h"
 #include "token/timeline.h"
 
 /* Far beyond what a history holds: about 40 bytes for each failover. */
@@ -230,6 +231,27 @@ ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 }
 
 /*
+ * The position that has to be reached for a token.  That of a full token is
+ * the end of a record; a bare LSN comes from anywhere, and is judged by the
+ * last record that can have ended there.
+ */
+XLogRecPtr
+ryw_timeline_target(const RywToken *token)
+{
+	return RywTokenIsBare(token) ? ryw_position_record_end(token->lsn) :
+		token->lsn;
+}
+
+/* How much of the WAL before a token this position lacks. */
+uint64
+ryw_timeline_missing(const RywToken *token, const RywPosition *position)
+{
+	XLogRecPtr	target = ryw_timeline_target(token);
+
+	return target > position->lsn ? target - position->lsn : 0;
+}
+
+/*
  * The verdict on a token at a position of this node.  Reads and writes what
  * ryw_timeline_tag() does; raises nothing but out of memory.
  */
@@ -242,7 +264,11 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 
 	/* a bare LSN has no history to be held against */
 	if (RywTokenIsBare(token))
-		return ryw_history_judge(&cached, NULL, 0, token, position);
+	{
+		RywToken	target = {.lsn = ryw_timeline_target(token)};
+
+		return ryw_history_judge(&cached, NULL, 0, &target, position);
+	}
 
 	/* the common case: minted on the timeline that we are on */
 	if (token->tli == position->tli &&

@@ -20,6 +20,9 @@ extern bool ryw_timeline_receive(const unsigned char *payload, Size length);
 
 extern bool ryw_timeline_known_tag(TimeLineID tli, uint32 *tag);
 extern bool ryw_timeline_tag(TimeLineID tli, uint32 *tag);
+extern XLogRecPtr ryw_timeline_target(const RywToken *token);
+extern uint64 ryw_timeline_missing(const RywToken *token,
+								   const RywPosition *position);
 extern RywVerdict ryw_timeline_verdict(const RywToken *token,
 									   const RywPosition *position);
 

@@ -52,8 +52,8 @@ one_row(FunctionCallInfo fcinfo, Datum *values, bool *nulls)
 static int64
 missing_bytes(const RywToken *token, const RywPosition *position)
 {
-	return token->lsn > position->lsn ?
-		(int64) Min(token->lsn - position->lsn, (uint64) PG_INT64_MAX) : 0;
+	return (int64) Min(ryw_timeline_missing(token, position),
+					   (uint64) PG_INT64_MAX);
 }
 
 /* This node's position as a token; false when it has no tag. */

@@ -30,9 +30,9 @@
  * own entry tells its commit record's position (PGPROC.waitLSN), so that
  * tokens before it need not wait for it.  With COMMIT PREPARED it is the
  * session's entry that waits and another one that holds the transaction;
- * nothing leads from one to the other, but when there are as many of these
- * sessions as of those transactions, the first of their positions is a bound
- * for all.
+ * nothing leads from one to the other.  So where that commit record lies is not
+ * known, and tokens from before it wait for it too, but for those that the word
+ * covers already.
  *
  *-------------------------------------------------------------------------
  */
@@ -162,7 +162,8 @@ collect_committing(RywInquiry *inquiry)
 
 /*
  * Where the commit record of a transaction ends that waits for a synchronous
- * standby; 0 when it does not, or has just stopped.
+ * standby; 0 when it does not, has just stopped, or had been prepared: then
+ * every token waits for it.
  */
 static XLogRecPtr
 commit_position(const Committing *committing)

@@ -107,9 +107,7 @@ errdetail_distance(RywVerdict verdict, const RywToken *token,
 	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
 					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
 					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
-					 token->lsn > position->lsn ?
-					 token->lsn - position->lsn : 0,
-					 reason);
+					 ryw_timeline_missing(token, position), reason);
 }
 
 /*
@@ -291,7 +289,8 @@ sleep_until_woken(long milliseconds)
 static XLogRecPtr
 due_position(RywVerdict verdict, const RywToken *token)
 {
-	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER : token->lsn;
+	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER :
+		ryw_timeline_target(token);
 }
 
 /* What a session holds that others may wait for. */

@@ -38,6 +38,7 @@
 #include "base/compat.h"
 #include "guard/watch.h"
 #include "token/position.h"
+#include "token/timeline.h"
 
 /* Of more relations than these it is not known which have changed. */
 #define RELATIONS_KEPT	1024

@@ -33,7 +33,7 @@ void		_PG_init(void);
 
 static const RywShmemArea *const areas[] = {
 	&ryw_handup_area,
-	&ryw_lag_area,
+	&ryw_picture_area,
 	&ryw_marks_area,
 	&ryw_nonce_area,
 	&ryw_position_area,
@@ -64,6 +64,6 @@ _PG_init(void)
 					  ryw_replay_hook_resource_managers);
 	ryw_commit_install();
 	ryw_hooks_install();
-	ryw_replay_give_heartbeats_to(ryw_lag_receive);
+	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

@@ -81,13 +81,13 @@ is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
 static void
 resolve_functions(void)
 {
-	static bool registered = false;
+	static bool calls_registered = false;
 	uint64		before;
 
-	if (!registered)
+	if (!calls_registered)
 	{
 		CacheRegisterSyscacheCallback(PROCOID, forget_functions, (Datum) 0);
-		registered = true;
+		calls_registered = true;
 	}
 
 	before = invalidations;

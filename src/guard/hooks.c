@@ -6,9 +6,8 @@
  * A statement that calls one of them is recognised when its execution starts.
  * The calls are found in the plan and their arguments evaluated; then the
  * statement gives its snapshot back, waits for every token, and goes on with
- * a fresh snapshot.  If there is nothing to wait for, it keeps its snapshot
- * where a fresh one would see the same.  When the executor comes to the call
- * itself, it finds the answer already there.  What that costs the execution
+ * a fresh snapshot.  When the executor comes to the call itself, it finds the
+ * answer already there.  What that costs the execution
  * of other statements is one look at plannedstmt->invalItems, which is NIL
  * unless the plan calls functions or uses domains that are not built in.
  *
@@ -102,8 +101,9 @@ was_over(const GuardedQuery *guarded)
 static void
 answer_at_once(QueryDesc *query, GuardedQuery *guarded)
 {
-	if (!ryw_snapshot_refresh_query(query))
+	if (!ryw_snapshot_release_query(query))
 		ryw_calls_refuse_snapshot();
+	ryw_snapshot_retake_query(query);
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
 		guarded->calls[i].answer = true;

@@ -6,8 +6,7 @@
  * A session that waits for replay while it holds a snapshot makes replay wait
  * for it, as soon as a record ahead removes rows that the snapshot may see.
  * So a statement's snapshot is given back before the wait, and the statement
- * reads with a fresh one.  Where nothing has to be waited for, it is exchanged
- * only if a fresh one would see something else.
+ * reads with a fresh one.
  *
  * That is right only where the snapshot belongs to the statement alone.  The
  * snapshot manager does not tell who pushed the active snapshot, but a
@@ -237,51 +236,6 @@ ryw_snapshot_retake_query(QueryDesc *query)
 	PushActiveSnapshot(active_snapshot() == lent && lent != InvalidSnapshot ?
 					   lent : GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
-}
-
-/*
- * The copy of a snapshot that has overflowed on a primary has a count of
- * subtransactions, but no array of them.
- */
-static bool
-same_xids(const TransactionId *a, const TransactionId *b, uint32 n)
-{
-	return n == 0 ||
-		(a != NULL && b != NULL && memcmp(a, b, n * sizeof(TransactionId)) == 0);
-}
-
-/* Do two snapshots see the same?  Not every two that do are recognised. */
-static bool
-see_the_same(const SnapshotData *a, const SnapshotData *b)
-{
-	return a->xmin == b->xmin &&
-		a->xmax == b->xmax &&
-		a->curcid == b->curcid &&
-		a->takenDuringRecovery == b->takenDuringRecovery &&
-		a->suboverflowed == b->suboverflowed &&
-		a->xcnt == b->xcnt &&
-		a->subxcnt == b->subxcnt &&
-		same_xids(a->xip, b->xip, a->xcnt) &&
-		same_xids(a->subxip, b->subxip, (uint32) a->subxcnt);
-}
-
-/*
- * Both at once, when there is no wait in between.  The query keeps its snapshot
- * if a fresh one would see the same.  Returns false, with nothing done, when
- * the snapshot is not the query's own.
- */
-bool
-ryw_snapshot_refresh_query(QueryDesc *query)
-{
-	if (!is_exchangeable(query))
-		return false;
-	if (!see_the_same(GetTransactionSnapshot(), query->snapshot))
-	{
-		/* the fresh one cannot be pushed: xmin goes with the release */
-		release_query(query);
-		ryw_snapshot_retake_query(query);
-	}
-	return true;
 }
 
 /*

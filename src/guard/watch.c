@@ -87,9 +87,9 @@ ryw_watch_install(void)
 void
 ryw_watch_begin(RywWatch *watch)
 {
-	static bool registered = false;
+	static bool watch_registered = false;
 
-	if (unlikely(!registered))
+	if (unlikely(!watch_registered))
 	{
 		CacheRegisterRelcacheCallback(count_relation, (Datum) 0);
 		CacheRegisterSyscacheCallback(PROCOID, count_item,
@@ -102,7 +102,7 @@ ryw_watch_begin(RywWatch *watch)
 									  PointerGetDatum(&taken_in.roles));
 		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, count_item,
 									  PointerGetDatum(&taken_in.roles));
-		registered = true;
+		watch_registered = true;
 	}
 	*watch = taken_in;
 }

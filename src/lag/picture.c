@@ -22,13 +22,12 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/spin.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "lag/picture.h"
 
@@ -36,40 +35,27 @@
 #define READ_SPINS			100
 #define READ_PAUSE_US		100
 
-typedef struct RywLagShared
+typedef struct RywPictureShared
 {
 	pg_atomic_uint64 version;	/* odd while the picture is being written */
 	RywPicture	picture;		/* nothing yet while the version is 0 */
 
 	slock_t		reception_lock;
 	RywReception reception;		/* protected by reception_lock */
-} RywLagShared;
+} RywPictureShared;
 
-static RywLagShared *lag_shared;
+static RywPictureShared *picture_shared;
 
 static void
-lag_init(void)
+picture_init(void)
 {
-	pg_atomic_init_u64(&lag_shared->version, 0);
-	SpinLockInit(&lag_shared->reception_lock);
+	pg_atomic_init_u64(&picture_shared->version, 0);
+	SpinLockInit(&picture_shared->reception_lock);
 }
 
-const RywShmemArea ryw_lag_area = {
-	"ryw lag", (void **) &lag_shared, sizeof(RywLagShared), 0, lag_init
+const RywShmemArea ryw_picture_area = {
+	"ryw lag", (void **) &picture_shared, sizeof(RywPictureShared), 0, picture_init
 };
-
-/*
- * This node's monotonic clock, in microseconds: the same in every process.  The
- * server's instr_time is not, since in 19 each session chooses its source.
- */
-int64
-ryw_lag_clock_us(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * USECS_PER_SEC + now.tv_nsec / 1000;
-}
 
 /* Copy the rows in use, which are few, and what stands before them. */
 static void
@@ -84,21 +70,21 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 static void
 write_picture(const RywHeartbeat *cluster, bool is_own)
 {
-	uint64		version = pg_atomic_read_u64(&lag_shared->version);
+	uint64		version = pg_atomic_read_u64(&picture_shared->version);
 
-	pg_atomic_write_u64(&lag_shared->version, version + 1);
+	pg_atomic_write_u64(&picture_shared->version, version + 1);
 	pg_write_barrier();
-	copy_cluster(&lag_shared->picture.cluster, cluster);
-	lag_shared->picture.is_own = is_own;
-	lag_shared->picture.arrived_us = ryw_lag_clock_us();
-	lag_shared->picture.arrived_at = GetCurrentTimestamp();
+	copy_cluster(&picture_shared->picture.cluster, cluster);
+	picture_shared->picture.is_own = is_own;
+	picture_shared->picture.arrived_us = ryw_clock_us();
+	picture_shared->picture.arrived_at = GetCurrentTimestamp();
 	pg_write_barrier();
-	pg_atomic_write_u64(&lag_shared->version, version + 2);
+	pg_atomic_write_u64(&picture_shared->version, version + 2);
 }
 
 /* Publish what this primary has just seen.  Worker. */
 void
-ryw_lag_publish(const RywHeartbeat *cluster)
+ryw_picture_publish(const RywHeartbeat *cluster)
 {
 	write_picture(cluster, true);
 }
@@ -109,7 +95,7 @@ ryw_lag_publish(const RywHeartbeat *cluster)
  * raises nothing, takes no lock.
  */
 bool
-ryw_lag_receive(const unsigned char *payload, size_t length)
+ryw_picture_receive(const unsigned char *payload, size_t length)
 {
 	static RywHeartbeat received;	/* too large for the stack */
 
@@ -121,20 +107,20 @@ ryw_lag_receive(const unsigned char *payload, size_t length)
 
 /* Publish what this replica has just seen of itself.  Worker. */
 void
-ryw_lag_publish_reception(const RywReception *reception)
+ryw_picture_publish_reception(const RywReception *reception)
 {
-	SpinLockAcquire(&lag_shared->reception_lock);
-	lag_shared->reception = *reception;
-	SpinLockRelease(&lag_shared->reception_lock);
+	SpinLockAcquire(&picture_shared->reception_lock);
+	picture_shared->reception = *reception;
+	SpinLockRelease(&picture_shared->reception_lock);
 }
 
 /* Read that; all zero while nothing has been published.  Takes a spinlock. */
 void
-ryw_lag_read_reception(RywReception *reception)
+ryw_picture_read_reception(RywReception *reception)
 {
-	SpinLockAcquire(&lag_shared->reception_lock);
-	*reception = lag_shared->reception;
-	SpinLockRelease(&lag_shared->reception_lock);
+	SpinLockAcquire(&picture_shared->reception_lock);
+	*reception = picture_shared->reception;
+	SpinLockRelease(&picture_shared->reception_lock);
 }
 
 /*
@@ -142,23 +128,23 @@ ryw_lag_read_reception(RywReception *reception)
  * tries again while it is being written.
  */
 bool
-ryw_lag_read(RywPicture *picture)
+ryw_picture_read(RywPicture *picture)
 {
 	for (int tries = 1;; tries++)
 	{
-		uint64		version = pg_atomic_read_u64(&lag_shared->version);
+		uint64		version = pg_atomic_read_u64(&picture_shared->version);
 
 		if (version == 0)
 			return false;
 		if ((version & 1) == 0)
 		{
 			pg_read_barrier();
-			copy_cluster(&picture->cluster, &lag_shared->picture.cluster);
-			picture->is_own = lag_shared->picture.is_own;
-			picture->arrived_us = lag_shared->picture.arrived_us;
-			picture->arrived_at = lag_shared->picture.arrived_at;
+			copy_cluster(&picture->cluster, &picture_shared->picture.cluster);
+			picture->is_own = picture_shared->picture.is_own;
+			picture->arrived_us = picture_shared->picture.arrived_us;
+			picture->arrived_at = picture_shared->picture.arrived_at;
 			pg_read_barrier();
-			if (pg_atomic_read_u64(&lag_shared->version) == version)
+			if (pg_atomic_read_u64(&picture_shared->version) == version)
 				return true;
 		}
 		if (tries % READ_SPINS == 0)

@@ -31,14 +31,13 @@ typedef struct RywReception
 	int64		behind_us;		/* how long it was behind; RYW_UNKNOWN_US */
 } RywReception;
 
-extern const RywShmemArea ryw_lag_area;
+extern const RywShmemArea ryw_picture_area;
 
-extern void ryw_lag_publish_reception(const RywReception *reception);
-extern void ryw_lag_read_reception(RywReception *reception);
+extern void ryw_picture_publish_reception(const RywReception *reception);
+extern void ryw_picture_read_reception(RywReception *reception);
 
-extern int64 ryw_lag_clock_us(void);
-extern void ryw_lag_publish(const RywHeartbeat *cluster);
-extern bool ryw_lag_receive(const unsigned char *payload, size_t length);
-extern bool ryw_lag_read(RywPicture *picture);
+extern void ryw_picture_publish(const RywHeartbeat *cluster);
+extern bool ryw_picture_receive(const unsigned char *payload, size_t length);
+extern bool ryw_picture_read(RywPicture *picture);
 
 #endif							/* RYW_PICTURE_H */

@@ -7,11 +7,17 @@
  * of the walsenders, each under its own spinlock as pg_stat_replication does,
  * and keeps one record for each replica: who it is, its positions, and its
  * lag over the window.  A replica whose walsender has ended keeps its record,
- * with the state "gone" and its lag growing, until the window has passed.
+ * with the state "gone" and its lag growing, until the window has passed; if it
+ * comes back, it finds the record by its name.
  *
  * Replicas are told apart by application_name; two connections of one name
  * have a record each.  Replicas of replicas are known by report alone, and only
  * under names that no walsender here has.
+ *
+ * What a walsender shows is direct, and comes before what others report: a
+ * reported row never has the name of a replica that is there under a walsender,
+ * and never takes the record of one.  Of the records that are left, a reporter
+ * has its share.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,10 +35,10 @@
 #include "base/compat.h"
 #include "base/settings.h"
 #include "lag/handup.h"
+#include "lag/heartbeat.h"
 #include "lag/nodename.h"
 #include "lag/picture.h"
 #include "lag/primary.h"
-#include "lag/primary_records.h"
 #include "lag/track.h"
 #include "token/marks.h"
 #include "token/position.h"
@@ -49,17 +55,212 @@
  */
 static bool missed_wakeup;
 
-static RywTrack *track;
+static RywTrack *primary_track;
 static MemoryContext standby_context;
+
+typedef struct RywStandby
+{
+	pid_t		pid;			/* its walsender; 0: none any more */
+	bool		in_use;
+	bool		is_reported;	/* by another replica, not by a walsender */
+	pid_t		reporter;		/* by whom: its walsender, as of the last time */
+	int64		seen_us;		/* when it was seen last, monotonic */
+	int64		observed_us;	/* when its row was, monotonic */
+	int64		heard_us;		/* when it answered last, monotonic */
+	XLogRecPtr	could_send;		/* WAL there was at the last sample */
+	RywNode		node;
+	RywWindow  *window;
+} RywStandby;
+
+/* One replica fewer than nodes: the primary has a row too. */
+#define MAX_STANDBYS	(RYW_MAX_NODES - 1)
+
+static RywStandby standbys[MAX_STANDBYS];
+
+/* The record of a walsender that has been seen before, or NULL. */
+static RywStandby *
+standby_by_pid(pid_t pid)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use && standbys[i].pid == pid)
+			return &standbys[i];
+	}
+	return NULL;
+}
+
+/*
+ * A place for a record: a free one, else that of the replica that has been gone
+ * for longest.  For a walsender's, else that of the reported one that has not
+ * been heard of for longest; for a reported one, no walsender's.  NULL when
+ * there is none.
+ */
+static RywStandby *
+place_for_record(bool is_reported)
+{
+	RywStandby *gone = NULL;
+	RywStandby *reported = NULL;
+
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		RywStandby *other = &standbys[i];
+
+		if (!other->in_use)
+			return other;
+		if (is_reported && !other->is_reported)
+			continue;
+		if (other->node.state == RYW_NODE_GONE &&
+			(gone == NULL || other->seen_us < gone->seen_us))
+			gone = other;
+		if (!is_reported && other->is_reported &&
+			(reported == NULL || other->seen_us < reported->seen_us))
+			reported = other;
+	}
+	return gone != NULL ? gone : reported;
+}
+
+/* Begin a record anew; NULL when there is no place for it. */
+static RywStandby *
+new_record(RywStandby *standby, const char *name, bool is_reported)
+{
+	RywNode    *node;
+
+	if (standby == NULL)
+		return NULL;
+
+	node = &standby->node;
+	memset(node, 0, sizeof(RywNode));
+	strlcpy(node->name, name, RYW_NODE_NAME_SIZE);
+	node->role = RYW_ROLE_REPLICA;
+	node->lag_us = node->lag_max_us = RYW_UNKNOWN_US;
+	node->lag_p50_us = node->lag_p95_us = RYW_UNKNOWN_US;
+	node->lag_p99_us = RYW_UNKNOWN_US;
+	if (standby->window == NULL)
+		standby->window = MemoryContextAlloc(standby_context,
+											 sizeof(RywWindow));
+	ryw_track_init_window(standby->window);
+	standby->in_use = true;
+	standby->is_reported = is_reported;
+	standby->reporter = 0;
+	standby->pid = 0;
+	standby->seen_us = standby->observed_us = standby->heard_us = 0;
+	standby->could_send = InvalidXLogRecPtr;
+	return standby;
+}
+
+/*
+ * The record for a walsender seen for the first time: that of a replica of
+ * this name which is gone, or a new one; NULL when there is no room.
+ */
+static RywStandby *
+standby_of_walsender(const char *name)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		RywStandby *standby = &standbys[i];
+
+		if (standby->in_use && !standby->is_reported && standby->pid == 0 &&
+			strcmp(standby->node.name, name) == 0)
+			return standby;
+	}
+	return new_record(place_for_record(false), name, false);
+}
+
+/* How many records are walsenders', of those that are gone as well? */
+static int
+standby_count_direct(void)
+{
+	int			n = 0;
+
+	for (int i = 0; i < MAX_STANDBYS; i++)
+		n += standbys[i].in_use && !standbys[i].is_reported;
+	return n;
+}
+
+/* Is a replica of this name there under a walsender? */
+static bool
+standby_is_direct(const char *name)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		if (standbys[i].in_use && standbys[i].pid != 0 &&
+			strcmp(standbys[i].node.name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * The record for a row of a report, taken in at now_us: one that has this name
+ * and is not taken by another row.  The reporter's own comes first; then one
+ * whose reporter has left, for the replica may have moved; then a new one.  A
+ * reporter that has its share gets no more: the one of its own that it has not
+ * spoken of for longest makes room.  NULL when there is none.
+ */
+static RywStandby *
+standby_of_report(const char *name, pid_t reporter, int share, int64 now_us)
+{
+	RywStandby *left = NULL;
+	RywStandby *own = NULL;
+	int			nown = 0;
+
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		RywStandby *standby = &standbys[i];
+		bool		is_own = standby->reporter == reporter;
+		bool		is_gone = standby->node.state == RYW_NODE_GONE;
+
+		if (!standby->in_use || !standby->is_reported)
+			continue;
+		nown += is_own && !is_gone;
+		if (standby->seen_us == now_us)
+			continue;
+		if (is_own && (own == NULL || standby->seen_us < own->seen_us))
+			own = standby;
+		if (strcmp(standby->node.name, name) != 0)
+			continue;
+		if (is_own)
+			return standby;
+		if (left == NULL &&
+			(is_gone || standby_by_pid(standby->reporter) == NULL))
+			left = standby;
+	}
+	if (nown >= share)
+		left = new_record(own, name, true);
+	else if (left == NULL)
+		left = new_record(place_for_record(true), name, true);
+	if (left != NULL)
+		left->reporter = reporter;
+	return left;
+}
+
+/*
+ * Is this replica there under another record?  What others report is no answer
+ * for one that a walsender showed.
+ */
+static bool
+standby_has_namesake(const RywStandby *gone)
+{
+	for (int i = 0; i < MAX_STANDBYS; i++)
+	{
+		const RywStandby *other = &standbys[i];
+
+		if (other->in_use && other != gone &&
+			(gone->is_reported || !other->is_reported) &&
+			other->node.state != RYW_NODE_GONE &&
+			strcmp(other->node.name, gone->node.name) == 0)
+			return true;
+	}
+	return false;
+}
 
 /* Begin to watch: nothing is known yet. */
 void
-ryw_standby_start(void)
+ryw_primary_start(void)
 {
 	standby_context = AllocSetContextCreate(TopMemoryContext, "ryw standbys",
 											ALLOCSET_DEFAULT_SIZES);
-	track = MemoryContextAllocZero(standby_context, sizeof(RywTrack));
-	ryw_standby_keep_in(standby_context);
+	primary_track = MemoryContextAllocZero(standby_context, sizeof(RywTrack));
 }
 
 /*
@@ -155,17 +356,17 @@ copy_walsenders(WalSnd *copies)
 static void
 notice_departures(const WalSnd *walsenders)
 {
-	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
+	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		bool		is_there = ryw_standbys[i].is_reported;
+		bool		is_there = standbys[i].is_reported;
 
 		for (int k = 0; k < max_wal_senders; k++)
 			is_there = is_there || (walsenders[k].pid != 0 &&
-									walsenders[k].pid == ryw_standbys[i].pid);
-		if (is_there || !ryw_standbys[i].in_use)
+									walsenders[k].pid == standbys[i].pid);
+		if (is_there || !standbys[i].in_use)
 			continue;
-		ryw_standbys[i].pid = 0;
-		ryw_standbys[i].node.state = RYW_NODE_GONE;
+		standbys[i].pid = 0;
+		standbys[i].node.state = RYW_NODE_GONE;
 	}
 }
 
@@ -201,7 +402,7 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 		if (walsnd->pid == 0 || walsnd->state == WALSNDSTATE_BACKUP ||
 			walsnd->apply == InvalidXLogRecPtr || walsnd->pid == strangers[i])
 			continue;
-		standby = ryw_standby_by_pid(walsnd->pid);
+		standby = standby_by_pid(walsnd->pid);
 		if (standby == NULL)
 		{
 			if (!name_of(walsnd->pid, name))
@@ -209,7 +410,7 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 				strangers[i] = walsnd->pid;
 				continue;
 			}
-			standby = ryw_standby_of_walsender(name);
+			standby = standby_of_walsender(name);
 			if (standby == NULL)
 				continue;
 			standby->pid = walsnd->pid;
@@ -233,9 +434,9 @@ measure_lag(RywStandby *standby, int64 at_us)
 
 	if (node->replay == RYW_UNKNOWN_LSN)
 		return;					/* it has not told yet */
-	node->lag_us = ryw_lagtrack_age(track, node->replay, at_us);
+	node->lag_us = ryw_track_age(primary_track, node->replay, at_us);
 	if (node->lag_us != RYW_UNKNOWN_US)
-		ryw_lagtrack_add(standby->window, node->lag_us, at_us,
+		ryw_track_add(standby->window, node->lag_us, at_us,
 						 (int64) ryw_setting_lag_window * 1000);
 }
 
@@ -254,7 +455,7 @@ take_reports(int64 now_us)
 
 	if (collected_us == 0)
 		collected_us = now_us;
-	n = ryw_handup_collect(reported, RYW_MAX_STANDBYS - ryw_standby_count_direct(),
+	n = ryw_handup_collect(reported, MAX_STANDBYS - standby_count_direct(),
 						   now_us, collected_us, &share);
 	for (int i = 0; i < n; i++)
 	{
@@ -262,9 +463,9 @@ take_reports(int64 now_us)
 		RywStandby *standby;
 
 		collected_us = Max(collected_us, reported[i].arrived_us);
-		if (ryw_standby_is_direct(node->name))
+		if (standby_is_direct(node->name))
 			continue;
-		standby = ryw_standby_of_report(node->name, reported[i].reporter, share,
+		standby = standby_of_report(node->name, reported[i].reporter, share,
 										now_us);
 		if (standby == NULL)
 			continue;
@@ -287,9 +488,9 @@ measure_all(int64 now_us)
 {
 	int64		window_us = (int64) ryw_setting_lag_window * 1000;
 
-	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
+	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		RywStandby *standby = &ryw_standbys[i];
+		RywStandby *standby = &standbys[i];
 
 		if (!standby->in_use)
 			continue;
@@ -297,7 +498,7 @@ measure_all(int64 now_us)
 			now_us - standby->seen_us > RYW_REPORT_PATIENCE_US)
 			standby->node.state = RYW_NODE_GONE;
 		if (standby->node.state == RYW_NODE_GONE &&
-			(now_us - standby->seen_us > window_us || ryw_standby_has_namesake(standby)))
+			(now_us - standby->seen_us > window_us || standby_has_namesake(standby)))
 		{
 			standby->in_use = false;
 			continue;
@@ -324,9 +525,9 @@ note_positions(XLogRecPtr lsn, int64 now_us)
 		int64		ago_us = wall_us - marks[i].at;
 
 		if (marks[i].lsn <= lsn && ago_us >= 0 && ago_us < MARK_AGE_MAX_US)
-			ryw_lagtrack_note(track, marks[i].lsn, now_us - ago_us, true);
+			ryw_track_note(primary_track, marks[i].lsn, now_us - ago_us, true);
 	}
-	ryw_lagtrack_note(track, lsn, now_us, false);
+	ryw_track_note(primary_track, lsn, now_us, false);
 }
 
 /*
@@ -334,7 +535,7 @@ note_positions(XLogRecPtr lsn, int64 now_us)
  * Returns how many replicas are connected.
  */
 int
-ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
+ryw_primary_sample(RywHeartbeat *cluster, int64 now_us)
 {
 	RywNode    *primary = &cluster->nodes[0];
 	RywPosition position;
@@ -362,9 +563,9 @@ ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
 	primary->observed_at = cluster->sent_at;
 
 	cluster->nnodes = 1;
-	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
+	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		RywStandby *standby = &ryw_standbys[i];
+		RywStandby *standby = &standbys[i];
 
 		if (!standby->in_use)
 			continue;
@@ -378,12 +579,12 @@ ryw_standby_sample(RywHeartbeat *cluster, int64 now_us)
 
 /* Bring the percentiles up to date, for the next picture. */
 void
-ryw_standby_read_windows(void)
+ryw_primary_read_windows(void)
 {
-	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
+	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		if (ryw_standbys[i].in_use)
-			ryw_lagtrack_read_window(ryw_standbys[i].window, &ryw_standbys[i].node);
+		if (standbys[i].in_use)
+			ryw_track_read_window(standbys[i].window, &standbys[i].node);
 	}
 }
 
@@ -393,7 +594,7 @@ ryw_standby_read_windows(void)
  * lag is for the primary to work out, by its own clock.
  */
 void
-ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
+ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us)
 {
 	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	RywPosition position;
@@ -408,24 +609,24 @@ ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us)
 	downstream->tli = position.tli;
 	downstream->interval_ms = 0;
 	downstream->nnodes = 0;
-	for (int i = 0; i < RYW_MAX_STANDBYS; i++)
+	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
-		if (!ryw_standbys[i].in_use)
+		if (!standbys[i].in_use)
 			continue;
-		if (ryw_standbys[i].node.state == RYW_NODE_GONE)
+		if (standbys[i].node.state == RYW_NODE_GONE)
 		{
-			ryw_standbys[i].in_use = false;
+			standbys[i].in_use = false;
 			continue;
 		}
-		ryw_standbys[i].node.observed_at = downstream->sent_at;
-		downstream->nodes[downstream->nnodes++] = ryw_standbys[i].node;
+		standbys[i].node.observed_at = downstream->sent_at;
+		downstream->nodes[downstream->nnodes++] = standbys[i].node;
 	}
 
 	n = ryw_handup_collect(reported, RYW_MAX_NODES - downstream->nnodes, now_us,
 						   Max(now_us - RYW_REPORT_PATIENCE_US, 0), &share);
 	for (int i = 0; i < n; i++)
 	{
-		if (ryw_standby_is_direct(reported[i].node.name))
+		if (standby_is_direct(reported[i].node.name))
 			continue;
 		reported[i].node.observed_at = downstream->sent_at -
 			Max(now_us - reported[i].observed_us, 0);

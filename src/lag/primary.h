@@ -10,9 +10,9 @@
 
 #include "lag/heartbeat.h"
 
-extern void ryw_standby_start(void);
-extern int	ryw_standby_sample(RywHeartbeat *cluster, int64 now_us);
-extern void ryw_standby_read_windows(void);
-extern void ryw_standby_downstream(RywHeartbeat *downstream, int64 now_us);
+extern void ryw_primary_start(void);
+extern int	ryw_primary_sample(RywHeartbeat *cluster, int64 now_us);
+extern void ryw_primary_read_windows(void);
+extern void ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us);
 
 #endif							/* RYW_PRIMARY_H */

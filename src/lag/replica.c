@@ -26,9 +26,9 @@
 #include "token/position.h"
 #include "wait/replay.h"
 
-static RywTrack *track;
-static TimeLineID timeline;		/* that of the marks in the track */
-static XLogRecPtr received;		/* how far WAL had come in, at the last sample */
+static RywTrack *replica_track;
+static TimeLineID timeline;		/* that of the marks in the replica_track */
+static XLogRecPtr received_before; /* how far WAL had come in, at the last sample */
 static XLogRecPtr outdated;		/* what upstream told of an earlier timeline */
 static bool was_connected;		/* at the last sample */
 static int	announced_ms;		/* between heartbeats; 0: none, or unknown */
@@ -65,7 +65,7 @@ read_link(Link *link)
 
 /* Is there a connection to upstream?  Takes a spinlock of the server. */
 bool
-ryw_reception_is_connected(void)
+ryw_replica_is_connected(void)
 {
 	Link		link;
 
@@ -78,7 +78,7 @@ ryw_reception_is_connected(void)
  * Takes a spinlock of the server.
  */
 TimestampTz
-ryw_reception_connected_at(void)
+ryw_replica_connected_at(void)
 {
 	Link		link;
 
@@ -104,19 +104,19 @@ note_end(RywReception *reception, int64 now_us, bool *connects)
 	bool		is_new;
 
 	read_link(&link);
-	if (track == NULL)
-		track = MemoryContextAllocZero(TopMemoryContext, sizeof(RywTrack));
-	if (link.tli != timeline || link.received < received)
+	if (replica_track == NULL)
+		replica_track = MemoryContextAllocZero(TopMemoryContext, sizeof(RywTrack));
+	if (link.tli != timeline || link.received < received_before)
 	{
-		ryw_lagtrack_forget(track);
+		ryw_track_forget(replica_track);
 		reception->end = InvalidXLogRecPtr;
 		outdated = link.announced;
 	}
 	timeline = link.tli;
-	received = link.received;
+	received_before = link.received;
 	*connects = link.is_connected && !was_connected;
 	was_connected = link.is_connected;
-	end = link.announced == outdated ? received : Max(received, link.announced);
+	end = link.announced == outdated ? link.received : Max(link.received, link.announced);
 
 	is_new = link.is_connected && end > reception->end;
 	if (is_new && reception->end != InvalidXLogRecPtr)
@@ -126,7 +126,7 @@ note_end(RywReception *reception, int64 now_us, bool *connects)
 			Max(GetCurrentTimestamp() - link.message_at, 0);
 	reception->end = Max(reception->end, end);
 	if (reception->end != InvalidXLogRecPtr)
-		ryw_lagtrack_note(track, reception->end, now_us, false);
+		ryw_track_note(replica_track, reception->end, now_us, false);
 	return is_new;
 }
 
@@ -139,10 +139,10 @@ note_end(RywReception *reception, int64 now_us, bool *connects)
  * nobody in that has told nothing.
  */
 bool
-ryw_reception_sample(int64 now_us, int64 next_us)
+ryw_replica_sample(int64 now_us, int64 next_us)
 {
 	static RywReception reception;
-	static RywPicture picture;	/* too large for the stack */
+	static RywPicture replica_picture;	/* too large for the stack */
 	static int64 arrived_us = 0;
 	XLogRecPtr	replay_before = reception.replay;
 	RywPosition position;
@@ -154,11 +154,11 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 		arrived_us = now_us;
 	reception.sampled_us = now_us;
 	reception.replay = position.lsn;
-	reception.behind_us = ryw_lagtrack_age(track, position.lsn, now_us);
-	ryw_lag_publish_reception(&reception);
+	reception.behind_us = ryw_track_age(replica_track, position.lsn, now_us);
+	ryw_picture_publish_reception(&reception);
 
-	announced_ms = ryw_lag_read(&picture) ?
-		(int) Min(picture.cluster.interval_ms, INT_MAX) : 0;
+	announced_ms = ryw_picture_read(&replica_picture) ?
+		(int) Min(replica_picture.cluster.interval_ms, INT_MAX) : 0;
 	soon_us = next_us + (next_us - now_us) * 3 / 2;
 	return connects || position.lsn != replay_before ||
 		(announced_ms > 0 &&
@@ -167,7 +167,7 @@ ryw_reception_sample(int64 now_us, int64 next_us)
 
 /* Time between heartbeats, as of the last sample; 0: none, or unknown. */
 int
-ryw_reception_announced_ms(void)
+ryw_replica_announced_ms(void)
 {
 	return announced_ms;
 }

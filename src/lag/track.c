@@ -66,7 +66,7 @@ note_in_ring(RywRing *ring, XLogRecPtr lsn, int64 now_us, int64 step_us,
  * called in the order of time; what lies before the last mark is ignored.
  */
 void
-ryw_lagtrack_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
+ryw_track_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
 				  bool is_commit)
 {
 	for (int i = 0; i < RYW_TRACK_RINGS; i++)
@@ -76,7 +76,7 @@ ryw_lagtrack_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
 
 /* Forget every mark. */
 void
-ryw_lagtrack_forget(RywTrack *track)
+ryw_track_forget(RywTrack *track)
 {
 	for (int i = 0; i < RYW_TRACK_RINGS; i++)
 		track->rings[i].nmarks = 0;
@@ -132,7 +132,7 @@ newest_until(const RywRing *ring, XLogRecPtr lsn, int64 *since)
  * Longer ago than anything known is answered by how long that is.
  */
 int64
-ryw_lagtrack_age(const RywTrack *track, XLogRecPtr lsn, int64 now_us)
+ryw_track_age(const RywTrack *track, XLogRecPtr lsn, int64 now_us)
 {
 	const RywRing *finest = &track->rings[0];
 	int64		since = now_us;
@@ -154,7 +154,7 @@ ryw_lagtrack_age(const RywTrack *track, XLogRecPtr lsn, int64 now_us)
 
 /* Start with nothing counted. */
 void
-ryw_lagtrack_init_window(RywWindow *window)
+ryw_track_init_window(RywWindow *window)
 {
 	window->current = 0;
 	window->current_since_us = 0;
@@ -164,7 +164,7 @@ ryw_lagtrack_init_window(RywWindow *window)
 
 /* Count one sample of lag, and forget what has left the window. */
 void
-ryw_lagtrack_add(RywWindow *window, int64 lag_us, int64 now_us,
+ryw_track_add(RywWindow *window, int64 lag_us, int64 now_us,
 				 int64 window_us)
 {
 	int64		slice_us = Max(window_us / RYW_WINDOW_SLICES, 1);
@@ -186,7 +186,7 @@ ryw_lagtrack_add(RywWindow *window, int64 lag_us, int64 now_us,
 
 /* Fill in a node's percentiles; unknown while nothing has been counted. */
 void
-ryw_lagtrack_read_window(RywWindow *window, RywNode *node)
+ryw_track_read_window(RywWindow *window, RywNode *node)
 {
 	static const double ranks[] = {0.50, 0.95, 0.99, 1.0};
 	double		values[lengthof(ranks)];

@@ -53,15 +53,15 @@ typedef struct RywWindow
 	RywHistogram slices[RYW_WINDOW_SLICES];
 } RywWindow;
 
-extern void ryw_lagtrack_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
+extern void ryw_track_note(RywTrack *track, XLogRecPtr lsn, int64 now_us,
 							  bool is_commit);
-extern void ryw_lagtrack_forget(RywTrack *track);
-extern int64 ryw_lagtrack_age(const RywTrack *track, XLogRecPtr lsn,
+extern void ryw_track_forget(RywTrack *track);
+extern int64 ryw_track_age(const RywTrack *track, XLogRecPtr lsn,
 							  int64 now_us);
 
-extern void ryw_lagtrack_init_window(RywWindow *window);
-extern void ryw_lagtrack_add(RywWindow *window, int64 lag_us, int64 now_us,
+extern void ryw_track_init_window(RywWindow *window);
+extern void ryw_track_add(RywWindow *window, int64 lag_us, int64 now_us,
 							 int64 window_us);
-extern void ryw_lagtrack_read_window(RywWindow *window, RywNode *node);
+extern void ryw_track_read_window(RywWindow *window, RywNode *node);
 
 #endif							/* RYW_TRACK_H */

@@ -33,6 +33,7 @@
 #include "utils/pg_lsn.h"
 #include "utils/timestamp.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
 #include "base/shmem.h"
@@ -96,7 +97,7 @@ static const char *const role_names[RYW_ROLES] = {
 static const RywNode *
 own_answer(const Here *here, const RywPicture *picture)
 {
-	int64		connected_at = ryw_reception_connected_at();
+	int64		connected_at = ryw_replica_connected_at();
 	const RywNode *before = NULL;
 	const RywNode *since = NULL;
 
@@ -139,7 +140,7 @@ own_row(const Here *here, const RywPicture *picture)
 static void
 look_around(Here *here, RywPicture *picture)
 {
-	int64		now_us = ryw_lag_clock_us();
+	int64		now_us = ryw_clock_us();
 	const RywNode *answer;
 
 	memset(here, 0, sizeof(*here));
@@ -150,10 +151,10 @@ look_around(Here *here, RywPicture *picture)
 		ryw_nodename_here(here->name);
 	else
 		ryw_nodename_upstream(here->name);
-	ryw_lag_read_reception(&here->reception);
+	ryw_picture_read_reception(&here->reception);
 
 	/* a node just promoted has yet to take its own */
-	here->has_picture = ryw_lag_read(picture) &&
+	here->has_picture = ryw_picture_read(picture) &&
 		(picture->is_own || !here->is_primary);
 	if (!here->has_picture)
 		return;
@@ -179,8 +180,8 @@ is_heard(const Here *here)
 	int64		sample_us = (int64) ryw_setting_sample_interval * 1000;
 
 	return here->interval_us > 0 && here->reception.heard_us != 0 &&
-		ryw_reception_is_connected() &&
-		ryw_lag_clock_us() - here->reception.heard_us <=
+		ryw_replica_is_connected() &&
+		ryw_clock_us() - here->reception.heard_us <=
 		here->interval_us * OVERDUE_INTERVALS +
 		Min(sample_us, here->interval_us);
 }
@@ -190,7 +191,7 @@ own_state(const Here *here)
 {
 	if (ryw_replay_state() == RYW_REPLAY_PAUSED)
 		return RYW_NODE_PAUSED;
-	if (!ryw_reception_is_connected())
+	if (!ryw_replica_is_connected())
 		return RYW_NODE_DISCONNECTED;
 	if (here->interval_us > 0 && !is_heard(here))
 		return RYW_NODE_SILENT;
@@ -217,7 +218,7 @@ own_lag(const Here *here)
 		return here->age_us;
 
 	if (lag_us > 0 && here->position.lsn == reception->replay)
-		lag_us += Max(ryw_lag_clock_us() - reception->sampled_us, 0);
+		lag_us += Max(ryw_clock_us() - reception->sampled_us, 0);
 	return Max(lag_us, here->age_us - normal_us);
 }
 
@@ -230,7 +231,7 @@ own_age(const Here *here)
 {
 	if (here->reception.heard_us == 0)
 		return RYW_UNKNOWN_US;
-	return Max(ryw_lag_clock_us() - here->reception.heard_us, 0);
+	return Max(ryw_clock_us() - here->reception.heard_us, 0);
 }
 
 /* Lay what a replica knows of itself over its row. */

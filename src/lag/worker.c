@@ -40,6 +40,7 @@
 #include "utils/guc.h"
 #include "utils/memutils.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
 #include "lag/handup.h"
@@ -64,7 +65,7 @@ typedef struct Schedule
 	int64		lineage_us;
 } Schedule;
 
-static RywHeartbeat picture;	/* too large for the stack */
+static RywHeartbeat worker_picture;	/* too large for the stack */
 
 /* Register the worker.  Call once, from _PG_init while preloading. */
 void
@@ -101,7 +102,7 @@ static void
 write_heartbeat(void)
 {
 	static unsigned char payload[RYW_HEARTBEAT_SIZE];
-	size_t		length = ryw_heartbeat_encode(&picture, payload,
+	size_t		length = ryw_heartbeat_encode(&worker_picture, payload,
 											  sizeof(payload));
 
 	if (length == 0)
@@ -136,7 +137,7 @@ announce_lineage(Schedule *schedule, int connected, int64 now_us)
 static void
 tick_on_primary(Schedule *schedule, int64 now_us)
 {
-	static int	announced_ms = -1;	/* in the last heartbeat; -1: none yet */
+	static int	beat_announced_ms = -1;	/* in the last heartbeat; -1: none yet */
 	int64		interval_us = (int64) ryw_setting_heartbeat_interval * 1000;
 	bool		beat;
 	int			connected;
@@ -152,11 +153,11 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 	{
 		schedule->heartbeat_us = next_tick(schedule->heartbeat_us, now_us,
 										   interval_us);
-		ryw_standby_read_windows();
+		ryw_primary_read_windows();
 	}
 
-	connected = ryw_standby_sample(&picture, now_us);
-	ryw_lag_publish(&picture);
+	connected = ryw_primary_sample(&worker_picture, now_us);
+	ryw_picture_publish(&worker_picture);
 	announce_lineage(schedule, connected, now_us);
 
 	/*
@@ -164,10 +165,10 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 	 * shall not miss them.
 	 */
 	if (beat && connected > 0 &&
-		(ryw_setting_heartbeat_interval > 0 || announced_ms != 0))
+		(ryw_setting_heartbeat_interval > 0 || beat_announced_ms != 0))
 	{
 		write_heartbeat();
-		announced_ms = ryw_setting_heartbeat_interval;
+		beat_announced_ms = ryw_setting_heartbeat_interval;
 	}
 }
 
@@ -180,7 +181,7 @@ static int64
 sample_interval_us(void)
 {
 	int			heartbeat_ms = RecoveryInProgress() ?
-		ryw_reception_announced_ms() : ryw_setting_heartbeat_interval;
+		ryw_replica_announced_ms() : ryw_setting_heartbeat_interval;
 	int			interval_ms = ryw_setting_sample_interval;
 
 	if (heartbeat_ms > 0)
@@ -191,9 +192,9 @@ sample_interval_us(void)
 static void
 tick_on_replica(const Schedule *schedule, int64 now_us)
 {
-	ryw_standby_downstream(&picture, now_us);
-	ryw_handup_tick(&picture);
-	if (ryw_reception_sample(now_us, schedule->sample_us) && WalRcvStreaming())
+	ryw_primary_downstream(&worker_picture, now_us);
+	ryw_handup_tick(&worker_picture);
+	if (ryw_replica_sample(now_us, schedule->sample_us) && WalRcvStreaming())
 		RYW_REQUEST_REPLY();
 }
 
@@ -212,11 +213,11 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 	BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
 	wait_event = RYW_WAIT_EVENT("RywWorkerMain");
-	ryw_standby_start();
+	ryw_primary_start();
 
 	for (;;)
 	{
-		int64		now_us = ryw_lag_clock_us();
+		int64		now_us = ryw_clock_us();
 
 		if (now_us >= schedule.sample_us)
 		{
@@ -227,7 +228,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 				tick_on_replica(&schedule, now_us);
 			else
 				tick_on_primary(&schedule, now_us);
-			now_us = ryw_lag_clock_us();
+			now_us = ryw_clock_us();
 		}
 
 		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
@@ -244,7 +245,7 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 		{
 			ConfigReloadPending = false;
 			ProcessConfigFile(PGC_SIGHUP);
-			schedule.sample_us = Min(schedule.sample_us, ryw_lag_clock_us() +
+			schedule.sample_us = Min(schedule.sample_us, ryw_clock_us() +
 									 sample_interval_us());
 		}
 	}

@@ -26,8 +26,6 @@
  */
 #include "postgres.h"
 
-#include <time.h>
-
 #include "access/xlog.h"
 #include "miscadmin.h"
 #include "storage/lock.h"
@@ -35,6 +33,7 @@
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
+#include "base/clock.h"
 #include "base/compat.h"
 #include "base/errcodes.h"
 #include "base/settings.h"
@@ -178,20 +177,6 @@ report_timeout(int64 timeout_ms, RywVerdict verdict,
 					timeout_ms),
 			 errdetail_distance(verdict, token, position),
 			 errhint("Read from the primary, or allow more time.")));
-}
-
-/*
- * The clock that sleeps are measured by.  The server's own instr_time may be
- * another one (from 19 on that of the processor, at an estimated rate): by that
- * a wait would end some microseconds before its time.
- */
-static int64
-monotonic_us(void)
-{
-	struct timespec now;
-
-	(void) clock_gettime(CLOCK_MONOTONIC, &now);
-	return (int64) now.tv_sec * 1000000 + now.tv_nsec / 1000;
 }
 
 /*
@@ -398,7 +383,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			  RywHold hold)
 {
 	RywVerdict	verdict = look(token, position);
-	int64		now_us = monotonic_us();
+	int64		now_us = ryw_clock_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 
 	while (is_pending(verdict) && now_us < deadline_us)
@@ -416,7 +401,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 			sleep_ms = SLEEP_END_OF_REDO;
 		timed_out = sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
 
-		now_us = monotonic_us();
+		now_us = ryw_clock_us();
 		if (timed_out && now_us >= thorough_us)
 		{
 			thorough_us = now_us + SLEEP_MAX * 1000;
@@ -483,7 +468,7 @@ wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *slept)
 	inquiry = ryw_visibility_begin();
 	while (!ryw_visibility_poll(inquiry, lsn))
 	{
-		if (monotonic_us() >= deadline_us)
+		if (ryw_clock_us() >= deadline_us)
 			return false;
 		*slept = true;
 		(void) sleep_until_woken(SLEEP_COMMITTING);
@@ -544,7 +529,7 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
 		return verdict;
 	}
 
-	began_us = monotonic_us();
+	began_us = ryw_clock_us();
 	if (waited->since_us == 0)
 		waited->since_us = began_us;
 	deadline_us = waited->since_us + effective_timeout(timeout) * 1000;
@@ -568,7 +553,7 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
 	else
 	{
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
-		ryw_stats_add_wait((uint64) Max(monotonic_us() - began_us, 0));
+		ryw_stats_add_wait((uint64) Max(ryw_clock_us() - began_us, 0));
 	}
 	waited->slept |= slept;
 	return verdict;

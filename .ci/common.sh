@@ -87,10 +87,54 @@ count()				# log, command...
 	return "$rc"
 }
 
+# One test; what there is to say comes on standard input.
+check()				# status, name
+{
+	if [ "$1" -eq 0 ]; then
+		echo "ok - $2"
+		passed=$((passed + 1))
+	else
+		echo "not ok - $2"
+		sed 's/^/    /'
+		failed=$((failed + 1))
+	fi
+}
+
 skip()				# what, why
 {
 	echo "$1: skipped: $2"
 	skipped=$((skipped + 1))
+}
+
+# Adds up the assertions of a test that run_logged has run.
+count_tap()			# log
+{
+	local skips
+	skips=$(grep -c '^ok.*# skip' "$1")
+	skipped=$((skipped + skips))
+	passed=$((passed + $(grep -c '^ok' "$1") - skips))
+	failed=$((failed + $(grep -c '^not ok' "$1")))
+	[ "$rc" -eq 0 ] || [ "$failed" -gt 0 ] || failed=1
+}
+
+# Runs a command whose last line is the path of what it has made, left in $path,
+# or "skipped: REASON" with status 77.
+obtain()			# what, command...
+{
+	local what=$1
+	shift
+	path=$("$@")
+	rc=$?
+	path=${path##*$'\n'}
+	case $rc in
+		0) return 0 ;;
+		77) skip "$what" "${path#skipped: }" ;;
+		124 | 137) skip "$what" 'it takes too long to make here' ;;
+		*)
+			check 1 "$what can be made" </dev/null
+			;;
+	esac
+	return 1
 }
 
 # The last line of every script: fails if anything has, or nothing was done.

@@ -62,7 +62,7 @@ all install uninstall installcheck clean:
 endif
 
 # PGXS tracks no headers, and objects built for another server are stale.
-$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*.h src/*/*.h) ryw.control Makefile .build-stamp
+$(OBJS) $(OBJS:.o=.bc): $(wildcard src/*/*.h) ryw.control Makefile .build-stamp
 
 .build-stamp: ryw-force
 	@{ $(PG_CONFIG) --version; $(PG_CONFIG) --includedir-server; } >$@.new 2>/dev/null; \

@@ -3,7 +3,7 @@
  * bench.h
  *	  What the parts of the benchmark share.
  *
- * main.c reads the options and starts the measures.  Each measure (way.c,
+ * main.c reads the options and hands them to the measures.  Each measure (way.c,
  * satisfied.c, mixed.c, waiters.c, timeouts.c, replay.c) runs everything it
  * compares in turns, in rounds, and prints its table with report.c.  ways.c
  * knows how each rival reads its own write; conn.c talks to the servers,
@@ -42,12 +42,26 @@ typedef struct Options
 	const char *outdir;			/* where figures for plots go, or NULL */
 	int			rounds;
 	int			percent;		/* of the usual work in each round */
+	double		away_ms;		/* network round trip to the primary */
 } Options;
 
-extern Options options;
+/* ---------- report.c ---------- */
 
-/* at least 1, whatever the percentage */
-extern int	scaled(int usual);
+extern void die(const char *fmt,...)
+			__attribute__((noreturn, format(printf, 1, 2)));
+extern void tell(const char *fmt,...) __attribute__((format(printf, 1, 2)));
+
+/* where figures for plots go; NULL: nowhere */
+extern void report_begin(const char *outdir);
+extern void report_title(const char *fmt,...)
+			__attribute__((format(printf, 1, 2)));
+
+/* Something is wrong: say so, now and by the exit status. */
+extern void report_failure(const char *fmt,...)
+			__attribute__((format(printf, 1, 2)));
+extern bool report_has_failed(void);
+extern void report_data(const char *file, const char *fmt,...)
+			__attribute__((format(printf, 2, 3)));
 
 /* ---------- series.c ---------- */
 
@@ -71,6 +85,9 @@ extern void series_ratios(Series *out, const Series *above,
 /* "0.81 (0.78 to 0.84)": median and quartiles; valid until four calls later */
 extern const char *series_spread(const Series *s);
 
+/* so much work as was asked for, at least 1 */
+extern int	scaled(const Options *options, int usual);
+
 extern double now_ms(void);
 extern void *allocate(size_t size);
 
@@ -79,15 +96,12 @@ extern void shuffle(int *order, int n);
 
 /* ---------- flush.c ---------- */
 
-extern bool flush_open(void);
+extern bool flush_open(const char *outdir);
 extern double flush_twice(void);
 extern void flush_close(void);
 
 /* ---------- conn.c ---------- */
 
-extern void die(const char *fmt,...)
-			__attribute__((noreturn, format(printf, 1, 2)));
-extern void tell(const char *fmt,...) __attribute__((format(printf, 1, 2)));
 extern PGconn *connect_to(const char *conninfo, int port);
 extern void run(PGconn *conn, const char *sql);
 extern void prepare(PGconn *conn, const char *name, const char *sql);
@@ -139,8 +153,8 @@ typedef struct Way
 extern const Way all_ways[];
 extern const int n_all_ways;
 
-extern void session_open(Session *session, const Way *way,
-						 int primary_port, int replica_port);
+extern void session_open(Session *session, const Options *options,
+						 const Way *way, int primary_port, int replica_port);
 extern void session_become(Session *session, const Way *way);
 extern void session_close(Session *session);
 extern void session_write(Session *session, const char *id, int version);
@@ -192,26 +206,17 @@ extern double server_cpu_ms(int postmaster);
 
 /* ---------- the measures ---------- */
 
-extern void measure_way(double round_trip_ms);
-extern void measure_satisfied(int nclients);
-extern void measure_mixed(int nclients, double round_trip_ms);
-extern void measure_waiters(int nwaiters);
-extern void measure_timeouts(int nwrites);
-extern void measure_replay(int nwaiters);
-extern void work_statements(int n);
-extern void work_commits(int n);
-extern void work_sleepers(int n);
+/* number as in NAME:NUMBER, see main.c */
+typedef void Measure(const Options *options, double number);
 
-/* ---------- report.c ---------- */
-
-extern void report_title(const char *fmt,...)
-			__attribute__((format(printf, 1, 2)));
-
-/* Something is wrong: say so, now and by the exit status. */
-extern void report_failure(const char *fmt,...)
-			__attribute__((format(printf, 1, 2)));
-extern bool report_has_failed(void);
-extern void report_data(const char *file, const char *fmt,...)
-			__attribute__((format(printf, 2, 3)));
+extern Measure measure_way;
+extern Measure measure_satisfied;
+extern Measure measure_mixed;
+extern Measure measure_waiters;
+extern Measure measure_timeouts;
+extern Measure measure_replay;
+extern Measure work_statements;
+extern Measure work_commits;
+extern Measure work_sleepers;
 
 #endif							/* BENCH_H */

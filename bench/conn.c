@@ -5,40 +5,10 @@
  *
  *-------------------------------------------------------------------------
  */
-#include <stdarg.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "bench.h"
-
-void
-die(const char *fmt,...)
-{
-	va_list		args;
-
-	fflush(stdout);
-	fprintf(stderr, "\nbench: ");
-	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	fprintf(stderr, "\n");
-	exit(2);
-}
-
-/* What goes on, for who watches a terminal; no part of the results. */
-void
-tell(const char *fmt,...)
-{
-	va_list		args;
-
-	if (!isatty(STDERR_FILENO))
-		return;
-	va_start(args, fmt);
-	vfprintf(stderr, fmt, args);
-	va_end(args);
-	fflush(stderr);
-}
 
 /* Connect; through the given port of this machine, if that is not 0. */
 PGconn *

@@ -26,13 +26,13 @@ static int	next_page;
 
 /* Begin.  False when it is not known where the servers' files are. */
 bool
-flush_open(void)
+flush_open(const char *outdir)
 {
 	char		path[1024];
 
-	if (options.outdir == NULL)
+	if (outdir == NULL)
 		return false;
-	snprintf(path, sizeof(path), "%s/flush", options.outdir);
+	snprintf(path, sizeof(path), "%s/flush", outdir);
 	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
 	if (fd < 0)
 		die("%s: %m", path);

@@ -33,53 +33,47 @@
 
 #include "bench.h"
 
-Options		options = {.rounds = 20,.percent = 100};
-
-int
-scaled(int usual)
+static const struct
 {
-	int			n = usual * options.percent / 100;
+	const char *name;
+	Measure    *measure;
+	double		number;			/* when none is given */
+}			measures[] = {
+	{"way", measure_way, 0},
+	{"satisfied", measure_satisfied, 1},
+	{"mixed", measure_mixed, 8},
+	{"waiters", measure_waiters, 100},
+	{"timeouts", measure_timeouts, 1000},
+	{"replay", measure_replay, 1000},
+	{"commits", work_commits, 0},
+	{"statements", work_statements, 0},
+	{"sleepers", work_sleepers, 0},
+};
 
-	return n > 0 ? n : 1;
-}
-
-/* "name:number" selects a measure; the number says which variant. */
 static void
-measure(const char *what)
+run_measure(Options *options, const char *what)
 {
-	const char *colon = strchr(what, ':');
+	size_t		length = strcspn(what, ":");
 	const char *at = strchr(what, '@');
-	size_t		length = colon ? (size_t) (colon - what) : strlen(what);
-	double		number = colon ? atof(colon + 1) : 0;
+	double		number = what[length] ? atof(what + length + 1) : 0;
 
-#define IS(name) (strlen(name) == length && strncmp(what, name, length) == 0)
-	if (IS("way"))
-		measure_way(number);
-	else if (IS("satisfied"))
-		measure_satisfied(number > 0 ? (int) number : 1);
-	else if (IS("mixed"))
-		measure_mixed(number > 0 ? (int) number : 8, at ? atof(at + 1) : 0);
-	else if (IS("waiters"))
-		measure_waiters(number > 0 ? (int) number : 100);
-	else if (IS("timeouts"))
-		measure_timeouts(number > 0 ? (int) number : 1000);
-	else if (IS("replay"))
-		measure_replay(number > 0 ? (int) number : 1000);
-	else if (IS("commits"))
-		work_commits((int) number);
-	else if (IS("statements"))
-		work_statements((int) number);
-	else if (IS("sleepers"))
-		work_sleepers((int) number);
-	else
-		die("no such measure: %s", what);
-#undef IS
-	fflush(stdout);
+	for (size_t i = 0; i < lengthof(measures); i++)
+	{
+		if (strlen(measures[i].name) != length ||
+			strncmp(what, measures[i].name, length) != 0)
+			continue;
+		options->away_ms = at ? atof(at + 1) : 0;
+		measures[i].measure(options, number > 0 ? number : measures[i].number);
+		fflush(stdout);
+		return;
+	}
+	die("no such measure: %s", what);
 }
 
 int
 main(int argc, char **argv)
 {
+	Options		options = {.rounds = 20,.percent = 100};
 	int			c;
 
 	while ((c = getopt(argc, argv, "r:w:o:")) != -1)
@@ -101,7 +95,8 @@ main(int argc, char **argv)
 	}
 	options.primary = argv[optind];
 	options.replica = argv[optind + 1];
+	report_begin(options.outdir);
 	for (int i = optind + 2; i < argc; i++)
-		measure(argv[i]);
+		run_measure(&options, argv[i]);
 	return report_has_failed() ? 1 : 0;
 }

@@ -154,7 +154,7 @@ begin_slot(Crew *crew, int nclients, const Way *way, PGconn *replica)
 
 static void
 play_slot(Crew *crew, int nclients, Candidate *c, PGconn *replica,
-		  int postmaster, bool counts)
+		  int postmaster, int slot_ms, bool counts)
 {
 	double		cpu;
 	double		ms;
@@ -162,8 +162,7 @@ play_slot(Crew *crew, int nclients, Candidate *c, PGconn *replica,
 
 	begin_slot(crew, nclients, c->way, replica);
 	cpu = server_cpu_ms(postmaster);
-	ms = crew_run(crew, operate,
-				  scaled(round_trip_ms > 0 ? SLOT_FAR_MS : SLOT_MS));
+	ms = crew_run(crew, operate, slot_ms);
 	cpu = server_cpu_ms(postmaster) - cpu;
 	if (!counts)
 		return;
@@ -295,13 +294,13 @@ receive_by(PGconn *replica, const char *conninfo, const Proxy *proxy,
 }
 
 static void
-open_crew(Crew *crew, int nclients, int primary_port)
+open_crew(const Options *options, Crew *crew, int nclients, int primary_port)
 {
 	for (int i = 0; i < nclients; i++)
 	{
 		Client	   *client = allocate(sizeof(Client));
 
-		session_open(&client->session, &all_ways[0], primary_port, 0);
+		session_open(&client->session, options, &all_ways[0], primary_port, 0);
 		client->version = atoi(query_value(client->session.primary,
 										   "SELECT max(version) FROM bench"));
 		crew_worker(crew, i)->own = client;
@@ -322,20 +321,22 @@ close_crew(Crew *crew, int nclients)
 }
 
 static void
-play_rounds(Crew *crew, int nclients, PGconn *primary, PGconn *replica)
+play_rounds(const Options *options, Crew *crew, int nclients,
+			PGconn *primary, PGconn *replica)
 {
 	Candidate	all[32] = {0};
 	int			order[32];
 	int			n = choose(replica, all);
+	int			slot_ms = scaled(options, round_trip_ms > 0 ? SLOT_FAR_MS : SLOT_MS);
 
-	for (int round = -1; round < options.rounds; round++)
+	for (int round = -1; round < options->rounds; round++)
 	{
 		tell("\r  mixed, %d sessions: round %d of %d ", nclients, round + 1,
-			 options.rounds);
+			 options->rounds);
 		shuffle(order, n);
 		for (int i = 0; i < n; i++)
 			play_slot(crew, nclients, &all[order[i]], replica,
-					  postmaster_of(primary), round >= 0);
+					  postmaster_of(primary), slot_ms, round >= 0);
 	}
 	tell("\n");
 	print_candidates(all, n, nclients);
@@ -348,10 +349,11 @@ play_rounds(Crew *crew, int nclients, PGconn *primary, PGconn *replica)
 }
 
 void
-measure_mixed(int nclients, double ms)
+measure_mixed(const Options *options, double number)
 {
-	PGconn	   *primary = connect_to(options.primary, 0);
-	PGconn	   *replica = connect_to(options.replica, 0);
+	int			nclients = (int) number;
+	PGconn	   *primary = connect_to(options->primary, 0);
+	PGconn	   *replica = connect_to(options->replica, 0);
 	Proxy	   *proxy = NULL;
 	Crew	   *crew;
 	char		near[1024];
@@ -359,20 +361,20 @@ measure_mixed(int nclients, double ms)
 
 	if (nclients > MAX_CLIENTS)
 		die("no more than %d clients", MAX_CLIENTS);
-	round_trip_ms = ms;
-	if (ms > 0)
+	round_trip_ms = options->away_ms;
+	if (round_trip_ms > 0)
 	{
-		proxy = proxy_start(primary, ms);
+		proxy = proxy_start(primary, round_trip_ms);
 		snprintf(near, sizeof(near), "%s",
 				 query_value(replica, "SHOW primary_conninfo"));
 		snprintf(far, sizeof(far), "%s host=127.0.0.1 port=%d",
-				 options.primary, proxy_port(proxy));
+				 options->primary, proxy_port(proxy));
 		receive_by(replica, far, proxy, true);
 	}
 	crew = crew_start(nclients);
-	open_crew(crew, nclients, proxy ? proxy_port(proxy) : 0);
+	open_crew(options, crew, nclients, proxy ? proxy_port(proxy) : 0);
 
-	play_rounds(crew, nclients, primary, replica);
+	play_rounds(options, crew, nclients, primary, replica);
 
 	close_crew(crew, nclients);
 	if (proxy)

@@ -24,13 +24,13 @@
 #define FAR_AHEAD		"FFFFFF/0"
 
 static PGconn **
-open_sleepers(int n)
+open_sleepers(const Options *options, int n)
 {
 	PGconn	  **conns = allocate(n * sizeof(PGconn *));
 
 	for (int i = 0; i < n; i++)
 	{
-		conns[i] = connect_to(options.replica, 0);
+		conns[i] = connect_to(options->replica, 0);
 		run(conns[i], "SET statement_timeout = 0");
 		run(conns[i], "SET ryw.max_wait = '1h'");
 	}
@@ -114,24 +114,25 @@ startup_pid_of(PGconn *replica)
 }
 
 void
-measure_replay(int nwaiters)
+measure_replay(const Options *options, double number)
 {
-	PGconn	   *primary = connect_to(options.primary, 0);
-	PGconn	   *replica = connect_to(options.replica, 0);
+	int			nwaiters = (int) number;
+	PGconn	   *primary = connect_to(options->primary, 0);
+	PGconn	   *replica = connect_to(options->replica, 0);
 	int			pid = startup_pid_of(replica);
-	int			records = scaled(RECORDS);
-	PGconn	  **conns = open_sleepers(nwaiters);
+	int			records = scaled(options, RECORDS);
+	PGconn	  **conns = open_sleepers(options, nwaiters);
 	Series		alone = {0};
 	Series		watched = {0};
 	Series		ratios = {0};
 
-	for (int round = -1; round < options.rounds; round++)
+	for (int round = -1; round < options->rounds; round++)
 	{
 		double		without;
 		double		with;
 
 		tell("\r  replay, %d waiters not due: round %d of %d ", nwaiters,
-			 round + 1, options.rounds);
+			 round + 1, options->rounds);
 		without = replay_some(primary, replica, pid, records);
 		put_to_sleep(replica, conns, nwaiters);
 		with = replay_some(primary, replica, pid, records);
@@ -164,11 +165,11 @@ measure_replay(int nwaiters)
 
 /* So many commits by one backend; prints its process id. */
 void
-work_commits(int n)
+work_commits(const Options *options, double number)
 {
 	Session		session;
 
-	session_open(&session, &all_ways[0], 0, 0);
+	session_open(&session, options, &all_ways[0], 0, 0);
 	run(session.primary, "SET synchronous_commit = off");
 	if (getenv("REPORT_TOKEN"))
 	{
@@ -179,17 +180,18 @@ work_commits(int n)
 		run(session.primary, sql);
 	}
 	printf("%d\n", PQbackendPID(session.primary));
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < (int) number; i++)
 		session_write(&session, "1", i);
 	session_close(&session);
 }
 
 /* So many waiters that are not due, until standard input ends. */
 void
-work_sleepers(int n)
+work_sleepers(const Options *options, double number)
 {
-	PGconn	  **conns = open_sleepers(n);
-	PGconn	   *replica = connect_to(options.replica, 0);
+	int			n = (int) number;
+	PGconn	  **conns = open_sleepers(options, n);
+	PGconn	   *replica = connect_to(options->replica, 0);
 
 	put_to_sleep(replica, conns, n);
 	printf("asleep\n");

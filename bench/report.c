@@ -1,14 +1,54 @@
 /*-------------------------------------------------------------------------
  *
  * report.c
- *	  Tables on standard output, and figures in files for the plots.
+ *	  Tables on standard output, figures in files for the plots, and what there is
+ *	  to say about failures.
  *
  *-------------------------------------------------------------------------
  */
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "bench.h"
+
+void
+die(const char *fmt,...)
+{
+	va_list		args;
+
+	fflush(stdout);
+	fprintf(stderr, "\nbench: ");
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fprintf(stderr, "\n");
+	exit(2);
+}
+
+/* What goes on, for who watches a terminal; no part of the results. */
+void
+tell(const char *fmt,...)
+{
+	va_list		args;
+
+	if (!isatty(STDERR_FILENO))
+		return;
+	va_start(args, fmt);
+	vfprintf(stderr, fmt, args);
+	va_end(args);
+	fflush(stderr);
+}
+
+static const char *folder;
+static bool has_failed;
+
+void
+report_begin(const char *outdir)
+{
+	folder = outdir;
+}
 
 void
 report_title(const char *fmt,...)
@@ -24,8 +64,6 @@ report_title(const char *fmt,...)
 		putchar('-');
 	printf("\n");
 }
-
-static bool has_failed;
 
 void
 report_failure(const char *fmt,...)
@@ -54,9 +92,9 @@ report_data(const char *file, const char *fmt,...)
 	char		path[1024];
 	FILE	   *out;
 
-	if (options.outdir == NULL)
+	if (folder == NULL)
 		return;
-	snprintf(path, sizeof(path), "%s/%s.tsv", options.outdir, file);
+	snprintf(path, sizeof(path), "%s/%s.tsv", folder, file);
 	out = fopen(path, "a");
 	if (out == NULL)
 		die("cannot write %s", path);

@@ -128,10 +128,10 @@ execute_current(Worker *worker)
 
 /* A write that has long arrived. */
 static void
-write_something(void)
+write_something(const Options *options)
 {
-	PGconn	   *primary = connect_to(options.primary, 0);
-	PGconn	   *replica = connect_to(options.replica, 0);
+	PGconn	   *primary = connect_to(options->primary, 0);
+	PGconn	   *replica = connect_to(options->replica, 0);
 	char		sql[128];
 
 	run(primary, "UPDATE bench SET version = version WHERE id = 1");
@@ -192,11 +192,11 @@ print_rates(const Series *rates, bool *usable, int nclients)
 }
 
 static void
-open_crew(Crew *crew, int nclients, bool *usable)
+open_crew(const Options *options, Crew *crew, int nclients, bool *usable)
 {
 	for (int i = 0; i < nclients; i++)
 	{
-		PGconn	   *conn = connect_to(options.replica, 0);
+		PGconn	   *conn = connect_to(options->replica, 0);
 
 		crew_worker(crew, i)->own = conn;
 		for (size_t j = 0; j < lengthof(statements); j++)
@@ -209,20 +209,21 @@ open_crew(Crew *crew, int nclients, bool *usable)
 }
 
 void
-measure_satisfied(int nclients)
+measure_satisfied(const Options *options, double number)
 {
+	int			nclients = (int) number;
 	Crew	   *crew = crew_start(nclients);
 	Series		rates[lengthof(statements)] = {0};
 	bool		usable[lengthof(statements)];
 	int			order[lengthof(statements)];
-	double		slot_ms = scaled(SLOT_MS);
+	double		slot_ms = scaled(options, SLOT_MS);
 
-	write_something();
-	open_crew(crew, nclients, usable);
-	for (int round = -1; round < options.rounds * 2; round++)
+	write_something(options);
+	open_crew(options, crew, nclients, usable);
+	for (int round = -1; round < options->rounds * 2; round++)
 	{
 		tell("\r  nothing to wait for, %d sessions: round %d of %d ",
-			 nclients, round + 1, options.rounds * 2);
+			 nclients, round + 1, options->rounds * 2);
 		shuffle(order, lengthof(statements));
 		for (size_t i = 0; i < lengthof(statements); i++)
 		{
@@ -256,7 +257,7 @@ measure_satisfied(int nclients)
  * as text each time, to be planned; CALL, to call ryw_wait instead.
  */
 void
-work_statements(int n)
+work_statements(const Options *options, double number)
 {
 	const char *sql = getenv("STATEMENT");
 	bool		as_text = getenv("TEXT") != NULL;
@@ -269,11 +270,11 @@ work_statements(int n)
 		die("STATEMENT is not set");
 	nparams = strchr(sql, '$') ? lengthof(params) : 0;
 	if (nparams > 0)
-		write_something();
-	conn = connect_to(options.replica, 0);
+		write_something(options);
+	conn = connect_to(options->replica, 0);
 	printf("%d\n", PQbackendPID(conn));
 	prepare(conn, "counted", sql);
-	for (int i = 0; i < n; i++)
+	for (int i = 0; i < (int) number; i++)
 	{
 		PGresult   *res;
 

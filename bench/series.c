@@ -21,6 +21,14 @@ now_ms(void)
 	return t.tv_sec * 1e3 + t.tv_nsec / 1e6;
 }
 
+int
+scaled(const Options *options, int usual)
+{
+	int			n = usual * options->percent / 100;
+
+	return n > 0 ? n : 1;
+}
+
 /* Zeroed memory, or death. */
 void *
 allocate(size_t size)

@@ -48,11 +48,11 @@ write_and_read(Candidate *c, int version)
 }
 
 static int
-choose(Candidate *all)
+choose(const Options *options, Candidate *all)
 {
 	static const char *const names[] = {"poll_busy", "wait_for_lsn",
 	"ryw_guard"};
-	PGconn	   *conn = connect_to(options.primary, 0);
+	PGconn	   *conn = connect_to(options->primary, 0);
 	const Way  *ways[32];
 	int			n = usable_ways(conn, ways);
 	int			chosen = 0;
@@ -65,7 +65,7 @@ choose(Candidate *all)
 			if (strcmp(ways[i]->name, names[j]) != 0)
 				continue;
 			all[chosen].way = ways[i];
-			session_open(&all[chosen].session, ways[i], 0, 0);
+			session_open(&all[chosen].session, options, ways[i], 0, 0);
 			chosen++;
 		}
 	}
@@ -73,10 +73,11 @@ choose(Candidate *all)
 }
 
 void
-measure_timeouts(int nwrites)
+measure_timeouts(const Options *options, double number)
 {
 	Candidate	all[3] = {0};
-	int			n = choose(all);
+	int			nwrites = (int) number;
+	int			n = choose(options, all);
 	int			version = 1 << 24;	/* above what other measures write */
 
 	for (int i = 0; i < nwrites; i++)

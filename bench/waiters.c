@@ -237,19 +237,19 @@ print_figures(Figures figures[N_METHODS], int n, bool distinct)
 /* ---------- the measure ---------- */
 
 static void
-open_scene(Scene *scene, int n)
+open_scene(Scene *scene, const Options *options, int n)
 {
 	scene->n = n;
 	scene->conns = allocate(n * sizeof(PGconn *));
 	scene->tokens = allocate(n * TOKEN_SIZE);
 	scene->lsns = allocate(n * TOKEN_SIZE);
-	scene->primary = connect_to(options.primary, 0);
-	scene->replica = connect_to(options.replica, 0);
+	scene->primary = connect_to(options->primary, 0);
+	scene->replica = connect_to(options->replica, 0);
 	scene->startup_pid = atoi(query_value(scene->replica, "SELECT pid FROM "
 										  "pg_stat_activity WHERE backend_type = 'startup'"));
 	for (int i = 0; i < n; i++)
 	{
-		scene->conns[i] = connect_to(options.replica, 0);
+		scene->conns[i] = connect_to(options->replica, 0);
 		prepare(scene->conns[i], method_name[BY_RYW],
 				"SELECT ryw_wait($1, 10000)");
 		prepare(scene->conns[i], method_name[BY_LOOP],
@@ -270,16 +270,16 @@ close_scene(Scene *scene)
 }
 
 static void
-play_rounds(Scene *scene, bool distinct)
+play_rounds(Scene *scene, int rounds, bool distinct)
 {
 	Figures		figures[N_METHODS] = {0};
 	int			order[N_METHODS];
 
-	for (int round = -1; round < options.rounds; round++)
+	for (int round = -1; round < rounds; round++)
 	{
 		tell("\r  %d waiters, %s: round %d of %d ", scene->n,
 			 distinct ? "a commit each" : "one commit", round + 1,
-			 options.rounds);
+			 rounds);
 		shuffle(order, N_METHODS);
 		for (int i = 0; i < N_METHODS; i++)
 		{
@@ -305,13 +305,13 @@ play_rounds(Scene *scene, bool distinct)
 }
 
 void
-measure_waiters(int nwaiters)
+measure_waiters(const Options *options, double number)
 {
 	Scene		scene;
 
-	open_scene(&scene, nwaiters);
-	play_rounds(&scene, false);
-	if (nwaiters > 1)
-		play_rounds(&scene, true);
+	open_scene(&scene, options, (int) number);
+	play_rounds(&scene, options->rounds, false);
+	if (scene.n > 1)
+		play_rounds(&scene, options->rounds, true);
 	close_scene(&scene);
 }

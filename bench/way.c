@@ -46,6 +46,7 @@ typedef struct Candidate
 
 typedef struct Contest
 {
+	const Options *options;
 	int			n;
 	Candidate  *all;
 	Session		settler;		/* brings the replica up to date in between */
@@ -188,7 +189,7 @@ static void
 print_ratios(const Contest *contest, Part part, const char *what)
 {
 	printf("\nRatio, %s: median of %d rounds' ratios of medians (quartiles)\n",
-		   what, options.rounds);
+		   what, contest->options->rounds);
 	printf("%-40s", "divided by");
 	for (int i = 0; i < contest->n; i++)
 	{
@@ -251,8 +252,8 @@ open_contest(Contest *contest, int primary_port, int replica_port)
 {
 	const Way  *ways[32];
 
-	contest->flushes = flush_open();
-	session_open(&contest->settler, &all_ways[0], 0, 0);
+	contest->flushes = flush_open(contest->options->outdir);
+	session_open(&contest->settler, contest->options, &all_ways[0], 0, 0);
 	contest->n = usable_ways(contest->settler.primary, ways);
 	contest->all = allocate(contest->n * sizeof(Candidate));
 	contest->version = atoi(query_value(contest->settler.primary,
@@ -260,8 +261,8 @@ open_contest(Contest *contest, int primary_port, int replica_port)
 	for (int i = 0; i < contest->n; i++)
 	{
 		contest->all[i].way = ways[i];
-		session_open(&contest->all[i].session, ways[i], primary_port,
-					 replica_port);
+		session_open(&contest->all[i].session, contest->options, ways[i],
+					 primary_port, replica_port);
 	}
 }
 
@@ -305,17 +306,17 @@ forget(Contest *contest)
 }
 
 void
-measure_way(double round_trip_ms)
+measure_way(const Options *options, double round_trip_ms)
 {
-	Contest		contest = {.round_trip_ms = round_trip_ms};
+	Contest		contest = {.options = options,.round_trip_ms = round_trip_ms};
 	Proxy	   *proxies[2] = {NULL, NULL};
-	int			turns = scaled(round_trip_ms == 0 ? 50 :
+	int			turns = scaled(options, round_trip_ms == 0 ? 50 :
 							   round_trip_ms < 5 ? 15 : 2);
 
 	if (round_trip_ms > 0)
 	{
-		PGconn	   *primary = connect_to(options.primary, 0);
-		PGconn	   *replica = connect_to(options.replica, 0);
+		PGconn	   *primary = connect_to(options->primary, 0);
+		PGconn	   *replica = connect_to(options->replica, 0);
 
 		proxies[0] = proxy_start(primary, round_trip_ms);
 		proxies[1] = proxy_start(replica, round_trip_ms);
@@ -327,10 +328,10 @@ measure_way(double round_trip_ms)
 
 	play_round(&contest, 2);
 	forget(&contest);
-	for (int round = 0; round < options.rounds; round++)
+	for (int round = 0; round < options->rounds; round++)
 	{
 		tell("\r  write, then read, %g ms of network: round %d of %d ",
-			 round_trip_ms, round + 1, options.rounds);
+			 round_trip_ms, round + 1, options->rounds);
 		play_round(&contest, turns);
 	}
 	tell("\n");

@@ -384,12 +384,12 @@ session_become(Session *session, const Way *way)
 
 /* Connect both, through the given ports where those are not 0. */
 void
-session_open(Session *session, const Way *way, int primary_port,
-			 int replica_port)
+session_open(Session *session, const Options *options, const Way *way,
+			 int primary_port, int replica_port)
 {
 	memset(session, 0, sizeof(*session));
-	session->primary = connect_to(options.primary, primary_port);
-	session->replica = connect_to(options.replica, replica_port);
+	session->primary = connect_to(options->primary, primary_port);
+	session->replica = connect_to(options->replica, replica_port);
 	session_become(session, way);
 
 	prepare(session->primary, "write",

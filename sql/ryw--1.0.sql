@@ -484,7 +484,7 @@ RETURNS interval
 AS 'MODULE_PATHNAME', 'ryw_staleness_1_0'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
 
-CREATE FUNCTION ryw_report_downstream(reporter text, rows bytea)
+CREATE FUNCTION ryw_report_downstream(reporter text, instance bigint, rows bytea)
 RETURNS void
 AS 'MODULE_PATHNAME', 'ryw_report_downstream_1_0'
 LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
@@ -497,12 +497,13 @@ FROM ryw_lag();
 
 REVOKE ALL ON FUNCTION ryw_lag() FROM PUBLIC;
 REVOKE ALL ON ryw_lag FROM PUBLIC;
+REVOKE ALL ON FUNCTION ryw_report_downstream(text, bigint, bytea) FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ryw_lag() TO pg_monitor;
 GRANT SELECT ON ryw_lag TO pg_monitor;
 
 COMMENT ON FUNCTION ryw_lag() IS 'the lag of every node of the cluster; see view ryw_lag';
-COMMENT ON FUNCTION ryw_report_downstream(text, bytea) IS
-'for the worker of a replica: hands the rows of its own replicas up; needs the REPLICATION attribute';
+COMMENT ON FUNCTION ryw_report_downstream(text, bigint, bytea) IS
+'for the worker of a replica that streams from this server: hands the rows of its own replicas up';
 COMMENT ON FUNCTION ryw_staleness() IS
 'at most how old the data of this node is; NULL when that is not known';
 COMMENT ON VIEW ryw_lag IS 'the lag of every node of the cluster, the same on each of them';

@@ -10,35 +10,38 @@
 #include "fmgr.h"
 #include "miscadmin.h"
 
-#include "commit.h"
-#include "guard.h"
-#include "handup.h"
-#include "lag.h"
-#include "replay.h"
-#include "settings.h"
-#include "shmem.h"
-#include "snapshot.h"
-#include "stats.h"
-#include "timeline.h"
-#include "timeline_nonce.h"
-#include "utility.h"
-#include "visibility.h"
-#include "waitqueue.h"
-#include "worker.h"
+#include "base/compat.h"
+#include "base/settings.h"
+#include "base/shmem.h"
+#include "base/stats.h"
+#include "guard/hooks.h"
+#include "lag/handup.h"
+#include "lag/picture.h"
+#include "lag/worker.h"
+#include "token/commit.h"
+#include "token/marks.h"
+#include "token/nonce.h"
+#include "token/position.h"
+#include "token/timeline.h"
+#include "wait/queue.h"
+#include "wait/replay.h"
+#include "wait/visibility.h"
 
 PG_MODULE_MAGIC;
 
 void		_PG_init(void);
 
-static const RywShmemRoom *const rooms[] = {
-	&ryw_handup_room,
-	&ryw_lag_room,
-	&ryw_nonce_room,
-	&ryw_replay_room,
-	&ryw_stats_room,
-	&ryw_timeline_room,
-	&ryw_visibility_room,
-	&ryw_waitqueue_room,
+static const RywShmemArea *const areas[] = {
+	&ryw_handup_area,
+	&ryw_picture_area,
+	&ryw_marks_area,
+	&ryw_nonce_area,
+	&ryw_position_area,
+	&ryw_replay_area,
+	&ryw_stats_area,
+	&ryw_timeline_area,
+	&ryw_visibility_area,
+	&ryw_queue_area,
 };
 
 /*
@@ -56,11 +59,11 @@ _PG_init(void)
 	if (!preloaded)
 		return;
 
-	ryw_shmem_install(rooms, lengthof(rooms),
+	ryw_compat_check_version();
+	ryw_shmem_install(areas, lengthof(areas),
 					  ryw_replay_hook_resource_managers);
-	ryw_snapshot_install();
 	ryw_commit_install();
-	ryw_guard_install();
-	ryw_utility_install();
+	ryw_hooks_install();
+	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

@@ -193,6 +193,45 @@ my $new = pooled('primary');
 is($new->startup->token // '', '', 's60: a new client starts without a token');
 is($new->run('SELECT 1')->token, undef, 's60: and reads without one');
 $new->finish;
+
+# ---- s83: readers are told where they read, whoever read there before ----
+
+foreach my $node ($primary, $replica)
+{
+	my $name = $node->name;
+	my $from_outside = wire($primary);
+	my ($c, $d) = (pooled($name), pooled($name));
+	my ($untold, $older) = (0, 0);
+	my %held = (c => 0, d => 0);    # what each client was told last
+
+	catch_up($primary, $replica);
+	set_conf($node, 'ryw.report_token' => 'always');
+	is($c->value('SELECT pg_backend_pid()'), $d->value('SELECT pg_backend_pid()'),
+		"s83: control: $name: both clients use the same server connection");
+	poll_until(sub { $c->value('SHOW ryw.report_token') eq 'always' })
+	  or die 'the setting does not arrive';
+	for my $n (1 .. 100)
+	{
+		my $written = write_token($from_outside, "INSERT INTO t VALUES (83, $n)");
+
+		sql($node, "SELECT ryw_require('$written', 10000)");
+		foreach my $reader ([ c => $c ], [ d => $d ], [ c => $c ])
+		{
+			my ($who, $client) = @$reader;
+			my $result = $client->query($n % 2 ? 'SELECT count(*) FROM t'
+				: 'BEGIN; SELECT count(*) FROM t; COMMIT');
+			my @tokens = $result->reported('ryw.token');
+
+			$untold++ if @tokens != 1;
+			$held{$who} = token_lsn($tokens[-1]) if @tokens;
+			$older++ if $held{$who} < token_lsn($written);
+		}
+	}
+	is($untold, 0, "s83: $name: each reply to a read carries one token");
+	is($older, 0, "s83: $name: no client holds a token older than what it read");
+	set_conf($node, 'ryw.report_token' => undef);
+	$_->finish foreach $c, $d, $from_outside;
+}
 stop_bouncer();
 
 # ---- two server connections, many clients at once ----

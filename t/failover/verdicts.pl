@@ -12,7 +12,7 @@ my $top = dirname(__FILE__) . '/../..';
 my $dir = File::Temp::tempdir(CLEANUP => 1);
 my @cc = ('gcc', '-std=gnu99', '-Wall', '-Wextra', '-Werror', '-O1', "-I$top/src");
 my @sources =
-  ("$top/t/unit/history.c", "$top/src/history.c", "$top/src/lineage.c");
+  ("$top/t/unit/history.c", map { "$top/src/token/$_.c" } qw(history lineage));
 
 # The undefined-behaviour checks need a runtime that not every machine has.
 my @checks = ('-fsanitize=undefined', '-fno-sanitize-recover=all');

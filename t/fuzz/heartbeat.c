@@ -11,7 +11,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "heartbeat.h"
+#include "lag/heartbeat.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -10,7 +10,7 @@
  */
 #include <assert.h>
 
-#include "history.h"
+#include "token/history.h"
 
 #define TIMELINE	100
 #define MAX_ANCESTORS	64

@@ -12,7 +12,7 @@
 #include <assert.h>
 #include <string.h>
 
-#include "token.h"
+#include "token/token.h"
 
 int			LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

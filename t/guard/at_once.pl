@@ -1,6 +1,6 @@
 # at_once.pl
-#	  When there is nothing to wait for, a statement keeps its snapshot only if a
-#	  fresh one would see the same.
+#	  When there is nothing to wait for, a statement gets a fresh snapshot all the
+#	  same: the one it has may be older than what it was told of.
 #
 # Scenarios 31 and 36.  The statement has a snapshot, and stands still in one of
 # its arguments, while the write arrives that its token stands for.

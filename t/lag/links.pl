@@ -17,10 +17,11 @@ use RywTest;
 use Test::More;
 
 my $nodes = start_cluster(
-	replicas => ['replica1'],
+	replicas => [qw(replica1 replica2)],
+	delay => '1ms',
 	heartbeat => 1,
 	conf => "listen_addresses = '127.0.0.1'\n");
-my ($primary, $replica) = @$nodes{qw(primary replica1)};
+my ($primary, $replica, $replica2) = @$nodes{qw(primary replica1 replica2)};
 my $proxy = start_proxy($primary->port);
 
 # replica1 streams through the proxy from now on
@@ -170,6 +171,17 @@ else
 		cmp_ok(max(@staleness), '<', 3, "$what: staleness is small");
 		cmp_ok(max(grep { defined } @age), '<', 3, "$what: age is small");
 		link_is_dead($what);
+
+		# with those answers for its own, a leaf must not think its data new
+		my $leaf = add_replica($nodes, "leaf$offset", $replica2,
+			conf => "primary_conninfo = '"
+			  . ($replica2->connstr . ' application_name=replica1') =~ s/'/''/gr . "'\n");
+		ok(poll_until(sub { lag_rows($leaf) >= 3 }, 10), "$what: the other of its name");
+		my @said;
+		$start = now();
+		push @said, staleness($leaf) while now() - $start < 3;
+		ok(!(grep { defined && $_ < 3000 } @said), "$what: does not take its word");
+		stop_node(delete $nodes->{"leaf$offset"});
 	}
 }
 

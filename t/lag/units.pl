@@ -21,8 +21,8 @@ my @cc = ('gcc', '-std=gnu11', '-Wall', '-Wextra', '-Werror', '-O1',
 my @checks = ('-fsanitize=undefined,address', '-fno-sanitize-recover=all');
 
 my %sources = (
-	heartbeat => ['heartbeat'],
-	lagtrack => [qw(lagtrack histogram)]);
+	heartbeat => ['lag/heartbeat'],
+	lagtrack => [qw(lag/track base/histogram)]);
 
 foreach my $name (sort keys %sources)
 {

@@ -30,6 +30,7 @@ use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC CLOCK_REALTIME);
 
 our @EXPORT = qw(
   lag_rows lag_row staleness wait_for_state worker_pid noops
+  log_lines log_times report_of
   start_writer start_reader stop_child
   Truth
   start_proxy stop_link restore_link
@@ -130,6 +131,64 @@ sub noops
 	croak "pg_waldump: $err" if $err =~ /could not (?:find|open) file/;
 	return map { /len \(rec\/tot\):\s*\d+\/\s*(\d+),.* NOOP/ ? $1 : () }
 	  split /\n/, $out;
+}
+
+# ---- the log ----
+
+sub log_lines
+{
+	my ($node, $pattern) = @_;
+
+	return grep { /$pattern/ } split /\n/, slurp_file($node->logfile);
+}
+
+# When such lines were written, in seconds of a day.
+sub log_times
+{
+	return map { /^\S+ (\d+):(\d+):(\S+)/ ? $1 * 3600 + $2 * 60 + $3 : () } log_lines(@_);
+}
+
+# ---- a report of replicas, as a worker hands it up ----
+
+sub unsigned
+{
+	my ($value) = @_;
+	my $bytes = '';
+
+	for (; $value >= 0x80; $value >>= 7)
+	{
+		$bytes .= chr($value & 0x7F | 0x80);
+	}
+	return $bytes . chr($value);
+}
+
+sub signed
+{
+	my ($value) = @_;
+
+	return unsigned($value < 0 ? -2 * $value - 1 : 2 * $value);
+}
+
+# Rows of these names, in hex.  Options: sent_at, and for each row observed_at and
+# replied_at, all as epochs in seconds; replay, as a number.
+sub report_of
+{
+	my ($names, %arg) = @_;
+	my $clock = sub { int(($_[0] - 946684800) * 1e6) };
+	my $sent_at = $clock->($arg{sent_at} // 946684800);
+	my $distance = sub {
+		my ($value, $base) = @_;
+		return defined $value ? "\1" . signed($base - $value) : "\0";
+	};
+	my ($observed, $replied) =
+	  map { $distance->(defined $arg{$_} ? $clock->($arg{$_}) : undef, $sent_at) }
+	  qw(observed_at replied_at);
+	my $position = $distance->($arg{replay}, 0);
+
+	return unpack 'H*', "RYWH\1" . signed($sent_at) . "\0\1\0" . chr(@$names)
+	  . join('', map {
+			chr(length) . $_ . "\1\4\1" . $position x 4 . "\1" x 5 . $observed . $replied
+	  } @$names);
 }
 
 # ---- children of the test ----

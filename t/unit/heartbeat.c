@@ -2,7 +2,7 @@
  *
  * heartbeat.c
  *	  Heartbeats written and read: what is written comes back, and what is
- *	  anything else is ignored.  Prints TAP.  Links src/heartbeat.c and nothing
+ *	  anything else is ignored.  Prints TAP.  Links src/lag/heartbeat.c and nothing
  *	  else.
  *
  *-------------------------------------------------------------------------
@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "heartbeat.h"
+#include "lag/heartbeat.h"
 
 static int	ntests = 0;
 

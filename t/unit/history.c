@@ -2,7 +2,7 @@
  *
  * history.c
  *	  The verdict on a token as a table of cases, and the reading of history
- *	  files.  Prints TAP.  Links src/history.c, src/lineage.c and
+ *	  files.  Prints TAP.  Links src/token/history.c, src/token/lineage.c and
  *	  nothing else.
  *
  *-------------------------------------------------------------------------
@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "history.h"
+#include "token/history.h"
 
 #define OURS		UINT64_C(7300000000000000001)
 #define THEIRS		UINT64_C(7300000000000000002)

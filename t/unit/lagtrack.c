@@ -2,8 +2,8 @@
  *
  * lagtrack.c
  *	  How old a position is, and how lag was over a window: against a plain
- *	  list of all that happened.  Prints TAP.  Links src/lagtrack.c and
- *	  src/histogram.c, and the server's headers, but no server.
+ *	  list of all that happened.  Prints TAP.  Links src/lag/track.c and
+ *	  src/base/histogram.c, and the server's headers, but no server.
  *
  *-------------------------------------------------------------------------
  */
@@ -11,8 +11,8 @@
 
 #include <math.h>
 
-#include "lag.h"
-#include "lagtrack.h"
+#include "lag/picture.h"
+#include "lag/track.h"
 
 /* the server's own would have to be linked */
 #undef printf
@@ -60,25 +60,25 @@ static void
 test_idle(void)
 {
 	memset(&track, 0, sizeof(track));
-	ok(ryw_lagtrack_age(&track, 100, SECOND) == RYW_UNKNOWN_US,
+	ok(ryw_track_age(&track, 100, SECOND) == RYW_UNKNOWN_US,
 	   "unknown, not 0, before anything is noted");
 	for (int i = 0; i < 100000; i++)
-		ryw_lagtrack_note(&track, 5000, i * SECOND / 10, false);
-	ok(ryw_lagtrack_age(&track, 5000, 10000 * SECOND) == 0,
+		ryw_track_note(&track, 5000, i * SECOND / 10, false);
+	ok(ryw_track_age(&track, 5000, 10000 * SECOND) == 0,
 	   "nothing is written: no lag");
-	ok(ryw_lagtrack_age(&track, 9999, 10000 * SECOND) == 0,
+	ok(ryw_track_age(&track, 9999, 10000 * SECOND) == 0,
 	   "ahead of what is known: no lag");
 	ok(track.rings[0].nmarks == 1, "an idle primary fills no ring");
 
 	/* something is written after a long time: lag begins then, not before */
-	ryw_lagtrack_note(&track, 6000, 10000 * SECOND, false);
-	ok(within((double) ryw_lagtrack_age(&track, 5000, 10001 * SECOND),
+	ryw_track_note(&track, 6000, 10000 * SECOND, false);
+	ok(within((double) ryw_track_age(&track, 5000, 10001 * SECOND),
 			  1.1 * SECOND, 0, 0.1 * SECOND),
 	   "after a long rest lag begins with the first write");
-	ok(ryw_lagtrack_age(&track, 1, 10001 * SECOND) >= 10000 * SECOND,
+	ok(ryw_track_age(&track, 1, 10001 * SECOND) >= 10000 * SECOND,
 	   "older than anything known: at least as long ago as that");
-	ryw_lagtrack_forget(&track);
-	ok(ryw_lagtrack_age(&track, 1, 10001 * SECOND) == RYW_UNKNOWN_US,
+	ryw_track_forget(&track);
+	ok(ryw_track_age(&track, 1, 10001 * SECOND) == RYW_UNKNOWN_US,
 	   "forgotten");
 }
 
@@ -93,19 +93,19 @@ test_steady(void)
 
 	memset(&track, 0, sizeof(track));
 	for (; now < INT64CONST(172800) * SECOND; now += SECOND / 10)
-		ryw_lagtrack_note(&track, lsn += 1000, now, false);
+		ryw_track_note(&track, lsn += 1000, now, false);
 	now -= SECOND / 10;
 	for (int i = 0; i < (int) lengthof(ago_s); i++)
 	{
 		int64		ago = ago_s[i] * SECOND;
 
-		all = within((double) ryw_lagtrack_age(&track, lsn - ago / 100, now),
+		all = within((double) ryw_track_age(&track, lsn - ago / 100, now),
 					 (double) ago, 0.05, 5000) && all;
 	}
 	ok(all, "a steady stream: from one second to a day");
 
 	/* between two samples */
-	ok(within((double) ryw_lagtrack_age(&track, lsn - 10250, now),
+	ok(within((double) ryw_track_age(&track, lsn - 10250, now),
 			  1.025 * SECOND, 0.001, 100), "between two samples");
 }
 
@@ -122,7 +122,7 @@ test_bursts(void)
 	{
 		if (tick % 100 == 0)
 			lsn += 1000000;
-		ryw_lagtrack_note(&track, lsn, now, false);
+		ryw_track_note(&track, lsn, now, false);
 	}
 	now -= SECOND / 10;
 	for (int back = 1; back < 3000; back *= 2)
@@ -131,7 +131,7 @@ test_bursts(void)
 		double		expected = (back - 1) * 10.0 * SECOND +
 			(double) (now % (10 * SECOND));
 
-		all = within((double) ryw_lagtrack_age(&track,
+		all = within((double) ryw_track_age(&track,
 											   lsn - (XLogRecPtr) back * 1000000, now),
 					 expected, 0.05, SECOND / 10) && all;
 	}
@@ -143,17 +143,17 @@ static void
 test_commits(void)
 {
 	memset(&track, 0, sizeof(track));
-	ryw_lagtrack_note(&track, 1000, 0, false);
-	ryw_lagtrack_note(&track, 2000, SECOND, false);
-	ryw_lagtrack_note(&track, 3000, 2 * SECOND - 50000, true);
-	ryw_lagtrack_note(&track, 3000, 2 * SECOND, false);
-	ok(within((double) ryw_lagtrack_age(&track, 2000, 2 * SECOND),
+	ryw_track_note(&track, 1000, 0, false);
+	ryw_track_note(&track, 2000, SECOND, false);
+	ryw_track_note(&track, 3000, 2 * SECOND - 50000, true);
+	ryw_track_note(&track, 3000, 2 * SECOND, false);
+	ok(within((double) ryw_track_age(&track, 2000, 2 * SECOND),
 			  60000, 0, 0), "a commit tells when its WAL was written");
-	ryw_lagtrack_note(&track, 2500, 2 * SECOND, true);
-	ok(within((double) ryw_lagtrack_age(&track, 2000, 2 * SECOND),
+	ryw_track_note(&track, 2500, 2 * SECOND, true);
+	ok(within((double) ryw_track_age(&track, 2000, 2 * SECOND),
 			  60000, 0, 0), "one that comes too late changes nothing");
-	ryw_lagtrack_note(&track, 4000, SECOND, true);
-	ok(ryw_lagtrack_age(&track, 3000, 2 * SECOND) >= 0,
+	ryw_track_note(&track, 4000, SECOND, true);
+	ok(ryw_track_age(&track, 3000, 2 * SECOND) >= 0,
 	   "a time out of order makes nothing negative");
 }
 
@@ -163,7 +163,7 @@ read_window(RywNode *node)
 	memset(node, 0, sizeof(*node));
 	node->lag_p50_us = node->lag_p95_us = RYW_UNKNOWN_US;
 	node->lag_p99_us = node->lag_max_us = RYW_UNKNOWN_US;
-	ryw_lagtrack_read_window(&window, node);
+	ryw_track_read_window(&window, node);
 }
 
 static void
@@ -173,14 +173,14 @@ test_window(void)
 	int64		now = SECOND;
 	bool		precise = true;
 
-	ryw_lagtrack_init_window(&window);
+	ryw_track_init_window(&window);
 	read_window(&node);
 	ok(node.lag_p50_us == RYW_UNKNOWN_US && node.lag_max_us == RYW_UNKNOWN_US,
 	   "nothing counted: unknown, not 0");
 
 	/* 1 % of the time two seconds, else twenty milliseconds */
 	for (int i = 0; i < 3000; i++, now += SECOND / 10)
-		ryw_lagtrack_add(&window, i % 100 < 2 ? 2 * SECOND : 20000, now,
+		ryw_track_add(&window, i % 100 < 2 ? 2 * SECOND : 20000, now,
 						 300 * SECOND);
 	read_window(&node);
 	ok(within((double) node.lag_p50_us, 20000, 0.03, 0) &&
@@ -189,13 +189,13 @@ test_window(void)
 	   node.lag_max_us == 2 * SECOND, "bursts: p99 shows them, p95 does not");
 
 	for (int i = 0; i < 3300; i++, now += SECOND / 10)
-		ryw_lagtrack_add(&window, 1000, now, 300 * SECOND);
+		ryw_track_add(&window, 1000, now, 300 * SECOND);
 	read_window(&node);
 	ok(node.lag_max_us == 1000, "the past is forgotten");
-	ryw_lagtrack_add(&window, 7, now + 100000 * SECOND, 300 * SECOND);
+	ryw_track_add(&window, 7, now + 100000 * SECOND, 300 * SECOND);
 	read_window(&node);
 	ok(node.lag_max_us == 7, "after a long silence all of it");
-	ryw_lagtrack_add(&window, INT64CONST(1) << 50, now + 100000 * SECOND, 300 * SECOND);
+	ryw_track_add(&window, INT64CONST(1) << 50, now + 100000 * SECOND, 300 * SECOND);
 	read_window(&node);
 	ok(node.lag_max_us == INT64CONST(1) << 50, "a value beyond all buckets");
 

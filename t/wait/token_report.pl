@@ -486,7 +486,58 @@ $last_token = $unsent;
 reports_once($c->query("INSERT INTO t VALUES (91, 'commit')"),
 	'report_token commit: sent again');
 
-$c->query('SET ryw.report_token = always');
+# What counts is what the client was told, not what ryw.token showed meanwhile:
+# after a silent DISCARD ALL the client still holds its token.
+# Set the default, for new sessions and for one that has set nothing itself.
+sub configure
+{
+	my ($session, $mode) = @_;
+	my $arrived = sub {
+		return $_[0]->value('SHOW ryw.report_token') eq ($mode // 'commit');
+	};
+
+	set_conf($primary, 'ryw.report_token' => $mode);
+	poll_until(sub { $arrived->($session) && $arrived->(wire($primary)) })
+	  or die 'the setting does not arrive';
+	return;
+}
+
+{
+	my $told = wire($primary);
+
+	write_token($told, "INSERT INTO t VALUES (91, 'told')");
+	configure($told, 'off');
+	reports_nothing($told->query('DISCARD ALL'), 'report_token off: DISCARD ALL is silent');
+	is($told->value('SHOW ryw.token'), '', 'report_token off: though the token is gone');
+	configure($told, undef);
+	is($told->query('DISCARD ALL')->token,
+		'', 'report_token commit: the client is told that its token is gone');
+	reports_nothing($told->query('DISCARD ALL'), 'report_token commit: once');
+	$told->finish;
+}
+
+$c->query('SET ryw.report_token = off');
+$c->query("INSERT INTO t VALUES (91, 'off')");
+$unsent = $c->value('SELECT ryw_token()');
+my @replies = map { [ $_->reported('ryw.token') ] }
+  map { $c->query($_) } 'SET ryw.report_token = always', 'SELECT 1', 'SELECT 1',
+  'SHOW ryw.token', 'SELECT 1 / 0', 'BEGIN; SELECT 1; ROLLBACK';
+is(scalar(grep { @$_ == 1 && token_lsn($_->[0]) >= token_lsn($unsent) } @replies),
+	scalar(@replies), 'report_token always: each reply carries one, as new as what it saw')
+  || diag(join(', ', map { "[@$_]" } @replies));
+{
+	my $session = wire($primary);
+	configure($session, 'always');
+	my $greeted = wire($primary);
+	cmp_ok(token_lsn($greeted->startup->token || '0-0-0'),
+		'>=', token_lsn($unsent), 'report_token always: so does the one to the connect');
+	$greeted->query('SET ryw.report_token = off');
+	configure($session, undef);
+	$greeted->query('RESET ryw.report_token');
+	is($greeted->query('DISCARD ALL')->token,
+		'', 'report_token commit: and that one is taken back as well');
+	$_->finish foreach $greeted, $session;
+}
 my $foreign_write =
   write_token($other = wire($primary), "INSERT INTO t VALUES (92, 'other')");
 $r = $c->query('SELECT 1');

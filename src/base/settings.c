@@ -1,0 +1,205 @@
+/*-------------------------------------------------------------------------
+ *
+ * settings.c
+ *	  The configuration parameters, in one table.
+ *
+ * Nothing here raises in an assign hook; values are checked when they are
+ * given.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <limits.h>
+
+#include "access/parallel.h"
+#include "miscadmin.h"
+#include "utils/guc.h"
+
+#include "base/settings.h"
+
+#define WAIT_TIMEOUT_DEFAULT	250
+#define MAX_WAIT_DEFAULT		10000
+#define MAX_WAITERS_AUTO		(-1)
+#define SAMPLE_DEFAULT			100
+#define LAG_WINDOW_DEFAULT		(5 * 60 * 1000)
+#define LAG_WINDOW_MIN			1000
+#define DAY						(24 * 60 * 60 * 1000)
+
+int			ryw_setting_wait_timeout = WAIT_TIMEOUT_DEFAULT;
+int			ryw_setting_max_wait = MAX_WAIT_DEFAULT;
+int			ryw_setting_max_waiters = MAX_WAITERS_AUTO;
+int			ryw_setting_report_token = RYW_REPORT_COMMIT;
+
+int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
+int			ryw_setting_sample_interval = SAMPLE_DEFAULT;
+int			ryw_setting_lag_window = LAG_WINDOW_DEFAULT;
+char	   *ryw_setting_node_name;
+
+static char *token_value;		/* unused: the show hook knows the token */
+static char *wait_for_value;
+
+static bool accept_wait_for;
+static bool waits_possible;		/* preloaded */
+
+static const struct config_enum_entry report_token_options[] = {
+	{"off", RYW_REPORT_OFF, false},
+	{"commit", RYW_REPORT_COMMIT, false},
+	{"always", RYW_REPORT_ALWAYS, false},
+	{NULL, 0, false}
+};
+
+/*
+ * A value of ryw.wait_for stands for a wait that has happened, so it is taken
+ * only from a SET statement, which waits first.  A parallel worker copies
+ * what its leader has.
+ */
+static bool
+check_wait_for(char **newval, void **extra pg_attribute_unused(),
+			   GucSource source pg_attribute_unused())
+{
+	if (**newval == '\0' || accept_wait_for || InitializingParallelWorker)
+		return true;
+
+	if (!waits_possible)
+	{
+		GUC_check_errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+		GUC_check_errmsg("ryw is not in shared_preload_libraries");
+		GUC_check_errhint("Add ryw to shared_preload_libraries and restart the server.");
+		return false;
+	}
+
+	GUC_check_errmsg("parameter \"ryw.wait_for\" can only be given by a SET statement");
+	GUC_check_errdetail("No wait could happen where it was given.");
+	GUC_check_errhint("Use SET ryw.wait_for = 'token' or SET LOCAL ryw.wait_for = 'token'.");
+	return false;
+}
+
+/* The parameters that are whole numbers. */
+static const struct
+{
+	const char *name;
+	const char *short_desc;
+	const char *long_desc;
+	int		   *variable;
+	int			boot_value;
+	int			min;
+	int			max;
+	GucContext	context;
+	int			flags;
+}			integer_settings[] =
+{
+	{
+		"ryw.wait_timeout",
+		"Sets how long to wait for a token when the call does not say.",
+		"Zero looks once, without waiting.",
+		&ryw_setting_wait_timeout, WAIT_TIMEOUT_DEFAULT, 0, INT_MAX,
+		PGC_USERSET, GUC_UNIT_MS
+	},
+	{
+		"ryw.max_wait",
+		"Sets the longest wait; longer requests are cut to it.",
+		NULL,
+		&ryw_setting_max_wait, MAX_WAIT_DEFAULT, 0, INT_MAX,
+		PGC_SUSET, GUC_UNIT_MS
+	},
+	{
+		"ryw.max_waiters",
+		"Sets how many sessions may wait at the same time.",
+		"-1 means half of max_connections.",
+		&ryw_setting_max_waiters, MAX_WAITERS_AUTO, MAX_WAITERS_AUTO, INT_MAX,
+		PGC_SUSET, 0
+	},
+	{
+		"ryw.heartbeat_interval",
+		"Sets how often the primary writes its picture of the cluster into WAL.",
+		"0 turns it off.",
+		&ryw_setting_heartbeat_interval, RYW_HEARTBEAT_DEFAULT, 0, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	},
+	{
+		"ryw.sample_interval",
+		"Sets how often lag is measured.",
+		NULL,
+		&ryw_setting_sample_interval, SAMPLE_DEFAULT, RYW_SAMPLE_MIN, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	},
+	{
+		"ryw.lag_window",
+		"Sets the time that percentiles of lag are taken over.",
+		NULL,
+		&ryw_setting_lag_window, LAG_WINDOW_DEFAULT, LAG_WINDOW_MIN, DAY,
+		PGC_SIGHUP, GUC_UNIT_MS
+	}
+};
+
+/*
+ * Define every parameter.  Without preloading there is no shared memory and
+ * no wait; the parameters exist all the same, so that giving one is answered
+ * by their own checks instead of being stored as an unknown placeholder.
+ */
+void
+ryw_settings_define(bool preloaded, const char *(*show_token) (void))
+{
+	waits_possible = preloaded;
+
+	for (int i = 0; i < (int) lengthof(integer_settings); i++)
+		DefineCustomIntVariable(integer_settings[i].name,
+								integer_settings[i].short_desc,
+								integer_settings[i].long_desc,
+								integer_settings[i].variable,
+								integer_settings[i].boot_value,
+								integer_settings[i].min,
+								integer_settings[i].max,
+								integer_settings[i].context,
+								integer_settings[i].flags,
+								NULL, NULL, NULL);
+	DefineCustomStringVariable(RYW_TOKEN_SETTING,
+							   "Token of this session's last commit.",
+							   "Sent by the server with the reply to the commit.",
+							   &token_value, "",
+							   PGC_INTERNAL,
+							   GUC_REPORT | GUC_NOT_IN_SAMPLE |
+							   GUC_DISALLOW_IN_FILE | GUC_NO_RESET_ALL,
+							   NULL, NULL, show_token);
+	DefineCustomEnumVariable("ryw.report_token",
+							 "Selects what is reported to the client in ryw.token.",
+							 "off: nothing; commit: the token of each commit; "
+							 "always: also the position after transactions that only read.",
+							 &ryw_setting_report_token, RYW_REPORT_COMMIT,
+							 report_token_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomStringVariable("ryw.wait_for",
+							   "Waits for a token, by SET alone.",
+							   NULL,
+							   &wait_for_value, "",
+							   PGC_USERSET,
+							   GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
+							   check_wait_for, NULL, NULL);
+	DefineCustomStringVariable("ryw.node_name",
+							   "Sets the name of this node in ryw_lag while it is the primary.",
+							   "Empty means cluster_name, else the name in primary_conninfo.",
+							   &ryw_setting_node_name, "",
+							   PGC_SIGHUP, 0,
+							   NULL, NULL, NULL);
+
+	if (preloaded)
+		MarkGUCPrefixReserved("ryw");
+}
+
+/* Let the next value of ryw.wait_for pass: a SET statement has waited. */
+void
+ryw_settings_accept_wait_for(bool accept)
+{
+	accept_wait_for = accept;
+}
+
+/* How many sessions may wait at the same time. */
+int
+ryw_settings_waiter_limit(void)
+{
+	if (ryw_setting_max_waiters == MAX_WAITERS_AUTO)
+		return Max(MaxConnections / 2, 1);
+	return ryw_setting_max_waiters;
+}

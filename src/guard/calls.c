@@ -1,0 +1,621 @@
+/*-------------------------------------------------------------------------
+ *
+ * calls.c
+ *	  Recognising calls of ryw_wait and ryw_require, and reading them.
+ *
+ * The functions are looked up by name in this backend's database, and told
+ * from others of that name by the C function behind them.  The result is kept
+ * until pg_proc changes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/htup_details.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/formatting.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "base/compat.h"
+#include "guard/calls.h"
+#include "guard/snapshot.h"
+#include "token/type.h"
+
+static RywGuardFunction functions[] = {
+	{"ryw_wait", ryw_wait_1_0, false, false, InvalidOid, 0},
+	{"ryw_wait", ryw_wait_text_1_0, true, false, InvalidOid, 0},
+	{"ryw_require", ryw_require_1_0, false, true, InvalidOid, 0},
+	{"ryw_require", ryw_require_text_1_0, true, true, InvalidOid, 0},
+};
+
+static bool resolved;
+static uint64 invalidations;	/* of pg_proc, since the backend began */
+
+static void
+forget_functions(Datum arg pg_attribute_unused(),
+				 int cacheid pg_attribute_unused(),
+				 uint32 hash pg_attribute_unused())
+{
+	resolved = false;
+	invalidations++;
+}
+
+/*
+ * Is this pg_proc entry the SQL side of that C function?  Asked of the loader, not
+ * of the function manager, which would ask our own hook about the entry.
+ */
+static bool
+is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
+{
+	Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
+	Datum		symbol;
+	Datum		library;
+	bool		no_symbol;
+	bool		no_library;
+
+	if (form->prolang != ClanguageId || form->pronargs != 2)
+		return false;
+	symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
+	library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
+
+	/* do not load somebody else's library for a function of this name */
+	if (no_symbol || no_library ||
+		strncmp(TextDatumGetCString(symbol), "ryw_", strlen("ryw_")) != 0)
+		return false;
+	return load_external_function(TextDatumGetCString(library),
+								  TextDatumGetCString(symbol), false, NULL) ==
+		(void *) function->address;
+}
+
+/* Look the functions up by name, and then by what they call. */
+static void
+resolve_functions(void)
+{
+	static bool calls_registered = false;
+	uint64		before;
+
+	if (!calls_registered)
+	{
+		CacheRegisterSyscacheCallback(PROCOID, forget_functions, (Datum) 0);
+		calls_registered = true;
+	}
+
+	before = invalidations;
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		RywGuardFunction *function = &functions[i];
+		CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP,
+											   CStringGetDatum(function->name));
+
+		function->oid = InvalidOid;
+		for (int k = 0; k < list->n_members; k++)
+		{
+			HeapTuple	tuple = &list->members[k]->tuple;
+
+			if (is_entry_of(tuple, function))
+			{
+				function->oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+				function->hash = GetSysCacheHashValue1(PROCOID,
+													   ObjectIdGetDatum(function->oid));
+				break;
+			}
+		}
+		ReleaseCatCacheList(list);
+	}
+	resolved = invalidations == before;
+}
+
+/* The function that has this OID, as of when they were looked up. */
+static const RywGuardFunction *
+function_by_oid(Oid funcid)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (functions[i].oid == funcid && OidIsValid(funcid))
+			return &functions[i];
+	}
+	return NULL;
+}
+
+/* The entry of the table that has this OID in pg_proc, or NULL. */
+const RywGuardFunction *
+ryw_calls_function_of(Oid funcid)
+{
+	if (!resolved)
+		resolve_functions();
+	return function_by_oid(funcid);
+}
+
+/* Is this the name of one of the functions? */
+bool
+ryw_calls_is_name(const char *name)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (strcmp(functions[i].name, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* Does one of these names stand in the source text of a function, or may it? */
+bool
+ryw_calls_is_named_in(const char *source)
+{
+	char	   *lower = asc_tolower(source, strlen(source));
+	bool		found = strstr(lower, "u&\"") != NULL;
+
+	for (int i = 0; i < (int) lengthof(functions) && !found; i++)
+		found = strstr(lower, functions[i].name) != NULL;
+	pfree(lower);
+	return found;
+}
+
+/* Are there any of the functions in this database? */
+bool
+ryw_calls_functions_exist(void)
+{
+	if (!resolved)
+		resolve_functions();
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (OidIsValid(functions[i].oid))
+			return true;
+	}
+	return false;
+}
+
+/* How often functions have changed: what is known of them may be kept until then. */
+uint64
+ryw_calls_function_changes(void)
+{
+	if (!resolved)
+		resolve_functions();
+	return invalidations;
+}
+
+static bool
+is_known_guard(Oid funcid)
+{
+	return function_by_oid(funcid) != NULL;
+}
+
+/* Does the plan depend on one of the functions?  A look at hash values. */
+static bool
+mentions_guard(const PlannedStmt *stmt)
+{
+	ListCell   *lc;
+
+	foreach(lc, stmt->invalItems)
+	{
+		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
+
+		for (int i = 0; i < (int) lengthof(functions); i++)
+		{
+			if (item->cacheId == PROCOID && OidIsValid(functions[i].oid) &&
+				item->hashValue == functions[i].hash)
+				return true;
+		}
+	}
+	return false;
+}
+
+/*
+ * The calls (FuncExpr nodes of the plan itself) that a plan holds.  A statement
+ * without any pays for a comparison of hash values at most.  The list lives in
+ * the current memory context.
+ */
+List *
+ryw_calls_find(PlannedStmt *stmt)
+{
+	if (!resolved)
+		resolve_functions();
+	return mentions_guard(stmt) ? ryw_calls_in_plan(stmt, is_known_guard) : NIL;
+}
+
+/* The value of a parameter that came with the statement. */
+static bool
+fetch_param(const Param *param, ParamListInfo params, Datum *value,
+			bool *is_null)
+{
+	ParamExternData workspace;
+	ParamExternData *data;
+
+	if (params == NULL || param->paramid <= 0 ||
+		param->paramid > params->numParams)
+		return false;
+
+	if (params->paramFetch)
+		data = params->paramFetch(params, param->paramid, false, &workspace);
+	else
+		data = &params->params[param->paramid - 1];
+	if (data->ptype != param->paramtype)
+		return false;
+
+	*value = data->value;
+	*is_null = data->isnull;
+	return true;
+}
+
+/* Constants and parameters have a value without further ado. */
+static bool
+is_plain(Node *expr)
+{
+	return IsA(expr, Const) ||
+		(IsA(expr, Param) && ((Param *) expr)->paramkind == PARAM_EXTERN);
+}
+
+/*
+ * Evaluate an expression that needs no row.  *estate is made when the value
+ * needs one, and holds the value then.
+ */
+static Datum
+evaluate(Expr *expr, ParamListInfo params, EState **estate, bool *is_null)
+{
+	Datum		value;
+
+	if (IsA(expr, Const))
+	{
+		*is_null = ((Const *) expr)->constisnull;
+		return ((Const *) expr)->constvalue;
+	}
+	if (is_plain((Node *) expr) &&
+		fetch_param((Param *) expr, params, &value, is_null))
+		return value;
+
+	if (*estate == NULL)
+	{
+		*estate = CreateExecutorState();
+		(*estate)->es_param_list_info = params;
+	}
+	return ExecEvalExprSwitchContext(ExecPrepareExpr(expr, *estate),
+									 GetPerTupleExprContext(*estate),
+									 is_null);
+}
+
+/* Read a token argument; raises 22P02. */
+void
+ryw_calls_read_token(const RywGuardFunction *function, Datum value,
+					 RywToken *token)
+{
+	if (function->takes_text)
+		ryw_token_from_text(DatumGetTextPP(value), token);
+	else
+		*token = *DatumGetRywTokenP(value);
+}
+
+/* Read a timeout argument; raises 22023. */
+RywTimeout
+ryw_calls_read_timeout(Datum value, bool is_null)
+{
+	int64		timeout;
+
+	if (is_null)
+		return RYW_TIMEOUT_DEFAULT;
+
+	timeout = DatumGetInt64(value);
+	if (timeout < 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+				 errmsg("timeout must not be negative"),
+				 errdetail("The timeout given is " INT64_FORMAT " ms.",
+						   timeout),
+				 errhint("Use 0 to look once, or NULL for ryw.wait_timeout.")));
+	return timeout;
+}
+
+/*
+ * Read a call found in a plan, before the statement runs.  Checks the right
+ * to execute the function, as the executor will: nobody shall wait, or learn
+ * anything, without it.  Raises 42501, RY004, 22P02 and 22023.
+ */
+void
+ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
+{
+	Node	   *token_arg = linitial(expr->args);
+	Node	   *timeout_arg = lsecond(expr->args);
+	EState	   *estate = NULL;
+	Datum		value;
+	bool		is_null;
+
+	if (!ryw_compat_may_execute(expr->funcid))
+		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION,
+					   get_func_name(expr->funcid));
+	if ((!is_plain(token_arg) || !is_plain(timeout_arg)) &&
+		ryw_calls_is_row_dependent((Node *) expr->args))
+		ryw_wait_refuse("The arguments depend on rows, or call volatile functions.",
+						"Give the token as a constant or a parameter.");
+
+	call->expr = (Node *) expr;
+	call->function = function_by_oid(expr->funcid);
+	if (call->function == NULL)
+		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
+	value = evaluate((Expr *) token_arg, params, &estate, &call->is_null);
+	if (!call->is_null)
+		ryw_calls_read_token(call->function, value, &call->token);
+	value = evaluate((Expr *) timeout_arg, params, &estate, &is_null);
+	call->timeout = ryw_calls_read_timeout(value, is_null);
+	if (estate)
+		FreeExecutorState(estate);
+}
+
+/* Wait as the function does it. */
+bool
+ryw_calls_answer(const RywGuardFunction *function, const RywToken *token,
+				 RywTimeout timeout, RywWaited *waited)
+{
+	if (!function->raises)
+		return ryw_wait_for(token, timeout, waited);
+	ryw_wait_require(token, timeout, waited);
+	return true;
+}
+
+/* Raise RY004: the snapshot cannot be exchanged. */
+void
+ryw_calls_refuse_snapshot(void)
+{
+	if (ryw_snapshot_is_fixed())
+		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
+						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
+	ryw_wait_refuse("The snapshot belongs to another query that is still running.",
+					"Call it in a statement of its own, ahead of the read.");
+}
+
+/* Raise RY004: the planner has called a function that waits. */
+void
+ryw_calls_refuse_planning(void)
+{
+	ryw_wait_refuse("The planner works out a function that waits.",
+					"Declare that function VOLATILE, and call it in a statement of its own.");
+}
+
+/* The entry of the table that the C function serves. */
+const RywGuardFunction *
+ryw_calls_function(PGFunction address)
+{
+	for (int i = 0; i < (int) lengthof(functions); i++)
+	{
+		if (functions[i].address == address)
+			return &functions[i];
+	}
+	elog(ERROR, "unknown wait function");
+	return NULL;				/* keep the compiler quiet */
+}
+
+/* ----------
+ * Finding calls in a finished plan
+ *
+ * The server has a walker for expressions, but none for plan nodes before they
+ * are started, so the fields that hold expressions are listed here, as setrefs.c
+ * does.  A call in a place that is not listed (the conditions by which partitions
+ * are pruned, those of MERGE from 17 on) is not found; it then meets the rules for
+ * calls that could not be hoisted, and raises.
+ * ----------
+ */
+
+typedef struct FindContext
+{
+	RywFunctionFilter wanted;
+	List	   *calls;			/* of FuncExpr */
+} FindContext;
+
+static void find_in_plan(Plan *plan, FindContext *context);
+
+static bool
+find_in_expr(Node *node, FindContext *context)
+{
+	if (node == NULL)
+		return false;
+	if (IsA(node, FuncExpr) &&
+		context->wanted(((FuncExpr *) node)->funcid))
+	{
+		context->calls = lappend(context->calls, node);
+		return false;			/* its arguments are the caller's business */
+	}
+	return expression_tree_walker(node, find_in_expr, context);
+}
+
+#define FIND(field)		find_in_expr((Node *) (field), context)
+
+static void
+find_in_plans(List *plans, FindContext *context)
+{
+	ListCell   *lc;
+
+	foreach(lc, plans)
+		find_in_plan(lfirst(lc), context);
+}
+
+/* The expressions of scan nodes, beyond those that every node has. */
+static bool
+find_in_scan(Plan *plan, FindContext *context)
+{
+	switch (nodeTag(plan))
+	{
+		case T_SampleScan:
+			FIND(((SampleScan *) plan)->tablesample);
+			return true;
+		case T_IndexScan:
+			FIND(((IndexScan *) plan)->indexqual);
+			FIND(((IndexScan *) plan)->indexqualorig);
+			FIND(((IndexScan *) plan)->indexorderby);
+			FIND(((IndexScan *) plan)->indexorderbyorig);
+			return true;
+		case T_IndexOnlyScan:
+			FIND(((IndexOnlyScan *) plan)->indexqual);
+			FIND(((IndexOnlyScan *) plan)->recheckqual);
+			FIND(((IndexOnlyScan *) plan)->indexorderby);
+			return true;
+		case T_BitmapIndexScan:
+			FIND(((BitmapIndexScan *) plan)->indexqual);
+			FIND(((BitmapIndexScan *) plan)->indexqualorig);
+			return true;
+		case T_BitmapHeapScan:
+			FIND(((BitmapHeapScan *) plan)->bitmapqualorig);
+			return true;
+		case T_TidScan:
+			FIND(((TidScan *) plan)->tidquals);
+			return true;
+		case T_TidRangeScan:
+			FIND(((TidRangeScan *) plan)->tidrangequals);
+			return true;
+		case T_SubqueryScan:
+			find_in_plan(((SubqueryScan *) plan)->subplan, context);
+			return true;
+		case T_FunctionScan:
+			FIND(((FunctionScan *) plan)->functions);
+			return true;
+		case T_ValuesScan:
+			FIND(((ValuesScan *) plan)->values_lists);
+			return true;
+		case T_TableFuncScan:
+			FIND(((TableFuncScan *) plan)->tablefunc);
+			return true;
+		case T_ForeignScan:
+			FIND(((ForeignScan *) plan)->fdw_exprs);
+			FIND(((ForeignScan *) plan)->fdw_recheck_quals);
+			return true;
+		case T_CustomScan:
+			find_in_plans(((CustomScan *) plan)->custom_plans, context);
+			FIND(((CustomScan *) plan)->custom_exprs);
+			return true;
+		default:
+			return false;
+	}
+}
+
+/* Those of all other nodes. */
+static void
+find_in_other(Plan *plan, FindContext *context)
+{
+	switch (nodeTag(plan))
+	{
+		case T_Result:
+			FIND(((Result *) plan)->resconstantqual);
+			break;
+		case T_ModifyTable:
+			FIND(((ModifyTable *) plan)->withCheckOptionLists);
+			FIND(((ModifyTable *) plan)->returningLists);
+			FIND(((ModifyTable *) plan)->onConflictSet);
+			FIND(((ModifyTable *) plan)->onConflictWhere);
+			FIND(((ModifyTable *) plan)->mergeActionLists);
+			break;
+		case T_Append:
+			find_in_plans(((Append *) plan)->appendplans, context);
+			break;
+		case T_MergeAppend:
+			find_in_plans(((MergeAppend *) plan)->mergeplans, context);
+			break;
+		case T_BitmapAnd:
+			find_in_plans(((BitmapAnd *) plan)->bitmapplans, context);
+			break;
+		case T_BitmapOr:
+			find_in_plans(((BitmapOr *) plan)->bitmapplans, context);
+			break;
+		case T_NestLoop:
+			FIND(((Join *) plan)->joinqual);
+			break;
+		case T_MergeJoin:
+			FIND(((Join *) plan)->joinqual);
+			FIND(((MergeJoin *) plan)->mergeclauses);
+			break;
+		case T_HashJoin:
+			FIND(((Join *) plan)->joinqual);
+			FIND(((HashJoin *) plan)->hashclauses);
+			FIND(((HashJoin *) plan)->hashkeys);
+			break;
+		case T_Hash:
+			FIND(((Hash *) plan)->hashkeys);
+			break;
+		case T_Memoize:
+			FIND(((Memoize *) plan)->param_exprs);
+			break;
+		case T_WindowAgg:
+			FIND(((WindowAgg *) plan)->startOffset);
+			FIND(((WindowAgg *) plan)->endOffset);
+			FIND(((WindowAgg *) plan)->runCondition);
+			break;
+		case T_Limit:
+			FIND(((Limit *) plan)->limitOffset);
+			FIND(((Limit *) plan)->limitCount);
+			break;
+		default:
+			break;
+	}
+}
+
+static void
+find_in_plan(Plan *plan, FindContext *context)
+{
+	if (plan == NULL)
+		return;
+
+	FIND(plan->targetlist);
+	FIND(plan->qual);
+	if (!find_in_scan(plan, context))
+		find_in_other(plan, context);
+	find_in_plan(plan->lefttree, context);
+	find_in_plan(plan->righttree, context);
+}
+
+/*
+ * The calls (FuncExpr nodes of the plan itself, not copies) of every wanted
+ * function, wherever in the statement they stand.
+ */
+List *
+ryw_calls_in_plan(PlannedStmt *stmt, RywFunctionFilter wanted)
+{
+	FindContext context = {wanted, NIL};
+
+	find_in_plan(stmt->planTree, &context);
+	find_in_plans(stmt->subplans, &context);
+	return context.calls;
+}
+
+static bool
+row_dependent_walker(Node *node, void *context)
+{
+	if (node == NULL)
+		return false;
+
+	switch (nodeTag(node))
+	{
+		case T_Param:
+			return ((Param *) node)->paramkind != PARAM_EXTERN;
+		case T_Var:
+		case T_Aggref:
+		case T_GroupingFunc:
+		case T_WindowFunc:
+		case T_SubLink:
+		case T_SubPlan:
+		case T_AlternativeSubPlan:
+		case T_CurrentOfExpr:
+		case T_NextValueExpr:
+			return true;
+		default:
+			return expression_tree_walker(node, row_dependent_walker, context);
+	}
+}
+
+/*
+ * Can this expression have a value before the statement has read a row?  Not
+ * if it refers to one, or to another part of the plan, or if each evaluation
+ * may give another value.
+ */
+bool
+ryw_calls_is_row_dependent(Node *expr)
+{
+	return row_dependent_walker(expr, NULL) ||
+		contain_volatile_functions(expr) ||
+		expression_returns_set(expr);
+}

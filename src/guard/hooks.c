@@ -1,0 +1,428 @@
+/*-------------------------------------------------------------------------
+ *
+ * hooks.c
+ *	  ryw_wait and ryw_require: the wait before the statement's snapshot.
+ *
+ * A statement that calls one of them is recognised when its execution starts.
+ * The calls are found in the plan and their arguments evaluated; then the
+ * statement gives its snapshot back, waits for every token, and goes on with
+ * a fresh snapshot.  When the executor comes to the call itself, it finds the
+ * answer already there.  What that costs the execution
+ * of other statements is one look at plannedstmt->invalItems, which is NIL
+ * unless the plan calls functions or uses domains that are not built in.
+ *
+ * The wait comes before anything else is done to start the statement: other
+ * libraries keep state between ExecutorStart and ExecutorEnd, so the chain of
+ * ExecutorStart hooks is called exactly once for each statement, and nothing of
+ * the executor outside of it but for the arguments of the calls.
+ *
+ * The plan is older than the snapshot then.  Relation locks keep most changes
+ * of the schema away from it; of those that they do not, the statement is told
+ * by RY004 (watch.c).
+ *
+ * The answers hang in a list of this backend, one entry for each running
+ * statement, in the statement's own memory; a reset callback takes the entry
+ * out when that goes away, whichever way the statement ends.
+ *
+ * A call that was not found in a plan is evaluated where it stands: PL/pgSQL
+ * evaluates simple expressions without a plan.  The wait is right there too
+ * as long as the active snapshot can be exchanged; otherwise it raises RY004.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "executor/executor.h"
+#include "lib/ilist.h"
+#include "nodes/parsenodes.h"
+#include "tcop/utility.h"
+#include "utils/guc.h"
+#include "utils/inval.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/compat.h"
+#include "base/settings.h"
+#include "base/stats.h"
+#include "guard/calls.h"
+#include "guard/hidden.h"
+#include "guard/hooks.h"
+#include "guard/plan.h"
+#include "guard/snapshot.h"
+#include "guard/watch.h"
+#include "token/commit.h"
+#include "token/type.h"
+#include "wait/wait.h"
+
+/* A running statement that has waited. */
+typedef struct GuardedQuery
+{
+	dlist_node	node;
+	MemoryContextCallback forget;
+	Snapshot	snapshot;
+	int			ncalls;
+	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
+} GuardedQuery;
+
+#define GUARDED_QUERY_SIZE(ncalls) \
+	(offsetof(GuardedQuery, calls) + sizeof(RywGuardCall) * (ncalls))
+
+static dlist_head guarded_queries = DLIST_STATIC_INIT(guarded_queries);
+
+static ExecutorStart_hook_type prev_ExecutorStart;
+
+/* Is there nothing to wait for? */
+static bool
+is_over(const GuardedQuery *guarded)
+{
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		if (!guarded->calls[i].is_null &&
+			!ryw_wait_is_over(&guarded->calls[i].token))
+			return false;
+	}
+	return true;
+}
+
+/* Was there nothing to wait for before the statement was parsed? */
+static bool
+was_over(const GuardedQuery *guarded)
+{
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		if (!guarded->calls[i].is_null &&
+			!ryw_watch_was_reached(&guarded->calls[i].token))
+			return false;
+	}
+	return true;
+}
+
+/* Answer every call when there is nothing to wait for. */
+static void
+answer_at_once(QueryDesc *query, GuardedQuery *guarded)
+{
+	if (!ryw_snapshot_release_query(query))
+		ryw_calls_refuse_snapshot();
+	ryw_snapshot_retake_query(query);
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		guarded->calls[i].answer = true;
+		if (!guarded->calls[i].is_null)
+			ryw_stats_count(RYW_COUNT_AT_ONCE);
+	}
+}
+
+static void
+refuse_plan(void)
+{
+	ryw_wait_refuse("The schema changed after the statement had been planned.",
+					"Try again.");
+}
+
+/*
+ * Give the statement's snapshot back, wait for every token, take a fresh one.
+ * Raises RY004 if the plan may have become wrong since the watch began.
+ */
+static void
+answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch)
+{
+	bool		has_waited = !was_over(guarded);
+	RywWaited	waited = {0};
+	List	   *indexes;
+
+	/* while it was planned: after that it holds its locks */
+	if (has_waited)
+	{
+		AcceptInvalidationMessages();
+		if (ryw_watch_may_be_wrong(watch, query->plannedstmt))
+			refuse_plan();
+		ryw_watch_begin(watch);
+	}
+	indexes = ryw_watch_indexes(query->plannedstmt);
+
+	if (!ryw_snapshot_release_query(query))
+		ryw_calls_refuse_snapshot();
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		RywGuardCall *call = &guarded->calls[i];
+
+		call->answer = call->is_null ||
+			ryw_calls_answer(call->function, &call->token, call->timeout, &waited);
+	}
+	ryw_snapshot_retake_query(query);
+
+	if (has_waited || waited.slept)
+	{
+		AcceptInvalidationMessages();
+		if (ryw_watch_is_wrong_after(watch, query->plannedstmt, indexes))
+			refuse_plan();
+	}
+	list_free(indexes);
+}
+
+/*
+ * Read every call of a statement about to start, and answer them; leave the
+ * statement with a snapshot that the answers are right for.  Raises RY004 if
+ * there was something to wait for, and the plan may have become wrong since it
+ * was made.  The result lives in the current memory context.
+ */
+static GuardedQuery *
+guard_query(QueryDesc *query, List *calls)
+{
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(calls)));
+	RywWatch	watch;
+	ListCell   *lc;
+
+	ryw_plan_watch(calls, &watch);
+	foreach(lc, calls)
+		ryw_calls_read(lfirst(lc), query->params,
+							&guarded->calls[guarded->ncalls++]);
+
+	if (!is_over(guarded))
+		answer_after_wait(query, guarded, &watch);
+	else
+	{
+		answer_at_once(query, guarded);
+		if (!was_over(guarded))
+		{
+			AcceptInvalidationMessages();
+			if (ryw_watch_may_be_wrong(&watch, query->plannedstmt))
+				refuse_plan();
+		}
+	}
+	return guarded;
+}
+
+static void
+forget_query(void *arg)
+{
+	dlist_delete(&((GuardedQuery *) arg)->node);
+}
+
+/* Keep the answers of a started statement for as long as its own memory. */
+static void
+remember_query(GuardedQuery *guarded, const QueryDesc *query)
+{
+	MemoryContext context = query->estate->es_query_cxt;
+	Size		size = GUARDED_QUERY_SIZE(guarded->ncalls);
+	GuardedQuery *kept = MemoryContextAlloc(context, size);
+
+	/* ryw_hooks_find_answer() tells running statements apart by this */
+	Assert(query->snapshot->regd_count >= 1);
+
+	memcpy(kept, guarded, size);
+	pfree(guarded);
+	kept->snapshot = query->snapshot;
+	kept->forget.func = forget_query;
+	kept->forget.arg = kept;
+	dlist_push_head(&guarded_queries, &kept->node);
+	MemoryContextRegisterResetCallback(context, &kept->forget);
+}
+
+/*
+ * The answer that this call got before its statement's snapshot was taken, or
+ * NULL.  The same plan may run in several statements at once; the snapshot
+ * tells them apart.  A statement that is run past our hook has no answer.
+ */
+const RywGuardCall *
+ryw_hooks_find_answer(const Node *expr)
+{
+	Snapshot	snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
+	dlist_iter	iter;
+
+	if (expr == NULL || snapshot == NULL)
+		return NULL;
+
+	dlist_foreach(iter, &guarded_queries)
+	{
+		GuardedQuery *query = dlist_container(GuardedQuery, node, iter.cur);
+
+		if (query->snapshot != snapshot)
+			continue;
+		for (int i = 0; i < query->ncalls; i++)
+		{
+			if (query->calls[i].expr == expr)
+				return &query->calls[i];
+		}
+	}
+	return NULL;
+}
+
+/* A function that the planner works out runs a statement: it must not wait. */
+static void
+refuse_to_wait(const QueryDesc *query, List *calls)
+{
+	ListCell   *lc;
+
+	foreach(lc, calls)
+	{
+		RywGuardCall call;
+
+		ryw_calls_read(lfirst(lc), query->params, &call);
+		if (!call.is_null)
+			ryw_calls_refuse_planning();
+	}
+}
+
+static void
+ryw_ExecutorStart(QueryDesc *query, int eflags)
+{
+	GuardedQuery *guarded = NULL;
+
+	if (unlikely(query->plannedstmt->invalItems != NIL) &&
+		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
+	{
+		List	   *calls = ryw_calls_find(query->plannedstmt);
+
+		if (calls != NIL && ryw_plan_is_planning())
+			refuse_to_wait(query, calls);
+		else if (calls != NIL)
+			guarded = guard_query(query, calls);
+		list_free(calls);
+	}
+
+	if (prev_ExecutorStart)
+		prev_ExecutorStart(query, eflags);
+	else
+		standard_ExecutorStart(query, eflags);
+
+	if (guarded)
+		remember_query(guarded, query);
+}
+
+/* ----------
+ * Utility statements
+ *
+ * SET ryw.wait_for = 'token' waits before the setting takes the value.  The
+ * server takes no snapshot for SET, so the wait is right in every isolation
+ * level, as long as the transaction has not taken its snapshot yet.
+ *
+ * EXECUTE and DECLARE CURSOR lend their snapshot to the query that they start;
+ * nobody else relies on it, so a guard in that query may exchange its own.
+ *
+ * COMMIT PREPARED is noted for the commit callback, and DISCARD ALL makes the
+ * session forget its token.
+ * ----------
+ */
+
+static ProcessUtility_hook_type prev_ProcessUtility;
+
+/* Wait for the token that SET ryw.wait_for names; raises RY001 to RY006. */
+static void
+wait_for_setting(VariableSetStmt *stmt)
+{
+	char	   *value = ExtractSetVariableArgs(stmt);
+	RywToken	token;
+	RywWaited	waited = {0};
+
+	if (value == NULL || *value == '\0')
+		return;
+	ryw_token_from_cstring(value, &token);
+
+	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
+		ryw_wait_refuse("The transaction has taken its snapshot already.",
+						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
+	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &waited);
+
+	/* plans of later statements follow what the schema is now */
+	AcceptInvalidationMessages();
+}
+
+static void
+run_utility(RYW_UTILITY_PARAMS)
+{
+	if (prev_ProcessUtility)
+		prev_ProcessUtility(RYW_UTILITY_ARGS);
+	else
+		standard_ProcessUtility(RYW_UTILITY_ARGS);
+}
+
+/* SET ryw.wait_for: wait, and then let the setting take the value. */
+static void
+run_set_wait_for(RYW_UTILITY_PARAMS)
+{
+	wait_for_setting((VariableSetStmt *) pstmt->utilityStmt);
+	ryw_settings_accept_wait_for(true);
+	PG_TRY();
+	{
+		run_utility(RYW_UTILITY_ARGS);
+	}
+	PG_FINALLY();
+	{
+		ryw_settings_accept_wait_for(false);
+	}
+	PG_END_TRY();
+}
+
+/* EXECUTE and DECLARE CURSOR start a portal with their own snapshot. */
+static void
+run_lending(RYW_UTILITY_PARAMS)
+{
+	Snapshot	before = ryw_snapshot_lend(ActiveSnapshotSet() ?
+										   GetActiveSnapshot() : NULL);
+
+	PG_TRY();
+	{
+		run_utility(RYW_UTILITY_ARGS);
+	}
+	PG_FINALLY();
+	{
+		(void) ryw_snapshot_lend(before);
+	}
+	PG_END_TRY();
+}
+
+static bool
+is_lending(Node *stmt)
+{
+	/* CREATE TABLE AS EXECUTE as well */
+	if (IsA(stmt, CreateTableAsStmt))
+		stmt = ((Query *) ((CreateTableAsStmt *) stmt)->query)->utilityStmt;
+	return stmt != NULL && (IsA(stmt, ExecuteStmt) || IsA(stmt, DeclareCursorStmt));
+}
+
+static bool
+is_set_wait_for(Node *stmt)
+{
+	return IsA(stmt, VariableSetStmt) &&
+		((VariableSetStmt *) stmt)->kind == VAR_SET_VALUE &&
+		pg_strcasecmp(((VariableSetStmt *) stmt)->name, "ryw.wait_for") == 0;
+}
+
+static void
+ryw_ProcessUtility(RYW_UTILITY_PARAMS)
+{
+	Node	   *stmt = pstmt->utilityStmt;
+
+	/* the statement may be freed while it runs: look at it now */
+	bool		is_commit_prepared = IsA(stmt, TransactionStmt) &&
+		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
+	bool		is_discard_all = IsA(stmt, DiscardStmt) &&
+		((DiscardStmt *) stmt)->target == DISCARD_ALL;
+
+	if (is_set_wait_for(stmt))
+		run_set_wait_for(RYW_UTILITY_ARGS);
+	else if (is_lending(stmt))
+		run_lending(RYW_UTILITY_ARGS);
+	else
+		run_utility(RYW_UTILITY_ARGS);
+
+	if (is_commit_prepared)
+		ryw_commit_expect_prepared(true);
+	else if (is_discard_all)
+		ryw_commit_forget();
+}
+
+/* Call once, from _PG_init. */
+void
+ryw_hooks_install(void)
+{
+	prev_ExecutorStart = ExecutorStart_hook;
+	ExecutorStart_hook = ryw_ExecutorStart;
+	prev_ProcessUtility = ProcessUtility_hook;
+	ProcessUtility_hook = ryw_ProcessUtility;
+	ryw_plan_install();
+	ryw_hidden_install();
+	ryw_snapshot_install();
+	ryw_watch_install();
+}

@@ -1,0 +1,156 @@
+/*-------------------------------------------------------------------------
+ *
+ * picture.c
+ *	  This node's picture of the cluster's lag.
+ *
+ * One picture, in shared memory.  On a primary the worker writes it at each
+ * sample; on a replica the startup process writes it when it applies a
+ * heartbeat.  There is never more than one writer: the worker publishes only
+ * once the node has become a primary, and the startup process has gone by
+ * then.
+ *
+ * Readers take no lock.  The writer makes the version odd, writes, and makes
+ * it even again; a reader copies the picture and takes the copy only when it
+ * saw the same even version before and after.  So rows are never torn, and
+ * nobody who looks can hold up replay or the worker.
+ *
+ * A replica's worker adds what only that node can know: how far replay is
+ * behind what has been received.  That is a few words under a spinlock, which
+ * neither the startup process nor a commit ever takes.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "port/atomics.h"
+#include "storage/spin.h"
+#include "utils/timestamp.h"
+
+#include "base/clock.h"
+#include "base/compat.h"
+#include "lag/picture.h"
+
+/* How often a reader tries before it makes room for the writer. */
+#define READ_SPINS			100
+#define READ_PAUSE_US		100
+
+typedef struct RywPictureShared
+{
+	pg_atomic_uint64 version;	/* odd while the picture is being written */
+	RywPicture	picture;		/* nothing yet while the version is 0 */
+
+	slock_t		reception_lock;
+	RywReception reception;		/* protected by reception_lock */
+} RywPictureShared;
+
+static RywPictureShared *picture_shared;
+
+static void
+picture_init(void)
+{
+	pg_atomic_init_u64(&picture_shared->version, 0);
+	SpinLockInit(&picture_shared->reception_lock);
+}
+
+const RywShmemArea ryw_picture_area = {
+	"ryw lag", (void **) &picture_shared, sizeof(RywPictureShared), 0, picture_init
+};
+
+/* Copy the rows in use, which are few, and what stands before them. */
+static void
+copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
+{
+	int			nnodes = Min(from->nnodes, RYW_MAX_NODES);
+
+	memcpy(to, from, offsetof(RywHeartbeat, nodes) + sizeof(RywNode) * nnodes);
+	to->nnodes = nnodes;
+}
+
+static void
+write_picture(const RywHeartbeat *cluster, bool is_own)
+{
+	uint64		version = pg_atomic_read_u64(&picture_shared->version);
+
+	pg_atomic_write_u64(&picture_shared->version, version + 1);
+	pg_write_barrier();
+	copy_cluster(&picture_shared->picture.cluster, cluster);
+	picture_shared->picture.is_own = is_own;
+	picture_shared->picture.arrived_us = ryw_clock_us();
+	picture_shared->picture.arrived_at = GetCurrentTimestamp();
+	pg_write_barrier();
+	pg_atomic_write_u64(&picture_shared->version, version + 2);
+}
+
+/* Publish what this primary has just seen.  Worker. */
+void
+ryw_picture_publish(const RywHeartbeat *cluster)
+{
+	write_picture(cluster, true);
+}
+
+/*
+ * Take in the payload of an XLOG_NOOP record.  Returns whether it was a
+ * heartbeat; anything else is ignored.  Startup process: allocates nothing,
+ * raises nothing, takes no lock.
+ */
+bool
+ryw_picture_receive(const unsigned char *payload, size_t length)
+{
+	static RywHeartbeat received;	/* too large for the stack */
+
+	if (!ryw_heartbeat_decode(payload, length, &received))
+		return false;
+	write_picture(&received, false);
+	return true;
+}
+
+/* Publish what this replica has just seen of itself.  Worker. */
+void
+ryw_picture_publish_reception(const RywReception *reception)
+{
+	SpinLockAcquire(&picture_shared->reception_lock);
+	picture_shared->reception = *reception;
+	SpinLockRelease(&picture_shared->reception_lock);
+}
+
+/* Read that; all zero while nothing has been published.  Takes a spinlock. */
+void
+ryw_picture_read_reception(RywReception *reception)
+{
+	SpinLockAcquire(&picture_shared->reception_lock);
+	*reception = picture_shared->reception;
+	SpinLockRelease(&picture_shared->reception_lock);
+}
+
+/*
+ * Read the picture.  Returns false when there is none yet.  Takes no lock;
+ * tries again while it is being written.
+ */
+bool
+ryw_picture_read(RywPicture *picture)
+{
+	for (int tries = 1;; tries++)
+	{
+		uint64		version = pg_atomic_read_u64(&picture_shared->version);
+
+		if (version == 0)
+			return false;
+		if ((version & 1) == 0)
+		{
+			pg_read_barrier();
+			copy_cluster(&picture->cluster, &picture_shared->picture.cluster);
+			picture->is_own = picture_shared->picture.is_own;
+			picture->arrived_us = picture_shared->picture.arrived_us;
+			picture->arrived_at = picture_shared->picture.arrived_at;
+			pg_read_barrier();
+			if (pg_atomic_read_u64(&picture_shared->version) == version)
+				return true;
+		}
+		if (tries % READ_SPINS == 0)
+		{
+			CHECK_FOR_INTERRUPTS();
+			pg_usleep(READ_PAUSE_US);
+		}
+	}
+}

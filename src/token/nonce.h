@@ -1,0 +1,25 @@
+/*-------------------------------------------------------------------------
+ *
+ * nonce.h
+ *	  The nonces of this node's timelines: drawn, kept, logged, received.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_NONCE_H
+#define RYW_NONCE_H
+
+#include "access/xlogdefs.h"
+
+#include "base/shmem.h"
+#include "token/lineage.h"
+
+extern const RywShmemArea ryw_nonce_area;
+
+extern void ryw_nonce_read(RywLineage *lineage);
+extern bool ryw_nonce_announced(TimeLineID tli);
+extern bool ryw_nonce_announce(TimeLineID tli, bool again);
+extern bool ryw_nonce_receive(const RywLineage *received);
+extern void ryw_nonce_forget_after(TimeLineID tli);
+extern void ryw_nonce_save_received(void);
+
+#endif							/* RYW_NONCE_H */

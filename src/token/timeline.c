@@ -1,0 +1,324 @@
+/*-------------------------------------------------------------------------
+ *
+ * timeline.c
+ *	  Which timeline this node is on, and the verdict on a token here.
+ *
+ * The judgement itself is a pure function of token, position and history, in
+ * history.c.  Around it stands a cache: each backend keeps the history of the
+ * timeline that it was last asked about, and shared memory keeps the tag of
+ * the newest timeline that any backend has worked out, in one atomic word.
+ * On the way of a token that was minted on this node's own timeline, which is
+ * nearly always, no history is needed.
+ *
+ * Histories are read from the files in pg_wal, with the server's format but
+ * not with its readTimeLineHistory(), which raises FATAL on trouble.  A file
+ * never changes once it is there, so a cached history stays true.
+ *
+ * Two timelines of one number may have the same history; the nonce that a
+ * primary draws for its own tells them apart (timeline_nonce.c).
+ *
+ * Runs in backends and the worker, never under a lock, but for two functions
+ * that say they are the startup process's.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "access/xlog.h"
+#include "access/xlog_internal.h"
+#include "port/atomics.h"
+#include "storage/fd.h"
+#include "utils/memutils.h"
+
+#include "base/compat.h"
+#include "base/errcodes.h"
+#include "token/nonce.h"
+#include "token/position.h"
+#include "token/timeline.h"
+
+/* Far beyond what a history holds: about 40 bytes for each failover. */
+#define HISTORY_FILE_MAX	(1024 * 1024)
+
+typedef struct RywTimelineShared
+{
+	/* timeline in the upper half, its tag in the lower; 0: none yet */
+	pg_atomic_uint64 lineage;
+} RywTimelineShared;
+
+static RywTimelineShared *timeline_shared;
+
+/* The history that this backend used last; tli 0: none. */
+static RywHistory cached;
+
+static void
+timeline_init(void)
+{
+	pg_atomic_init_u64(&timeline_shared->lineage, 0);
+}
+
+const RywShmemArea ryw_timeline_area = {
+	"ryw timeline", (void **) &timeline_shared, sizeof(RywTimelineShared), 0, timeline_init
+};
+
+/* Trouble with a history is logged once per session, not for every wait. */
+static int
+complain_about(TimeLineID tli)
+{
+	static TimeLineID last = 0;
+	int			elevel = tli == last ? DEBUG1 : LOG;
+
+	last = tli;
+	return elevel;
+}
+
+static void
+complain_of_nonce(TimeLineID tli)
+{
+	ereport(complain_about(tli),
+			(errcode(ERRCODE_RYW_UNVERIFIABLE),
+			 errmsg("lineage of timeline %u is not known here", tli),
+			 errhint("The primary of that timeline logs it, if ryw is in its shared_preload_libraries.")));
+}
+
+/*
+ * Read a whole history file into palloc'd memory, or return NULL.  The
+ * reason is logged, because the caller's error cannot name the file system's.
+ */
+static char *
+read_history_file(TimeLineID tli, Size *length)
+{
+	char		path[MAXPGPATH];
+	char	   *text;
+	int			fd;
+	ssize_t		nread = 0;
+
+	TLHistoryFilePath(path, tli);
+	text = palloc(HISTORY_FILE_MAX);
+	*length = 0;
+	fd = BasicOpenFile(path, O_RDONLY | PG_BINARY);
+	if (fd >= 0)
+	{
+		while (*length < HISTORY_FILE_MAX &&
+			   (nread = read(fd, text + *length,
+							 HISTORY_FILE_MAX - *length)) > 0)
+			*length += nread;
+	}
+	if (fd < 0 || nread < 0)
+	{
+		ereport(complain_about(tli),
+				(errcode_for_file_access(),
+				 errmsg("could not read timeline history file \"%s\": %m",
+						path)));
+		pfree(text);
+		text = NULL;
+	}
+	if (fd >= 0)
+		close(fd);
+	return text;
+}
+
+/* Make the history of tli the cached one.  False when it cannot be read. */
+static bool
+load_history(TimeLineID tli)
+{
+	RywAncestor *ancestors = NULL;
+	int			n = 0;
+
+	if (cached.tli == tli)
+		return true;
+
+	if (tli > 1)				/* timeline 1 has no file */
+	{
+		Size		length;
+		char	   *text = read_history_file(tli, &length);
+
+		if (text == NULL)
+			return false;
+		/* one that fills the buffer was cut: that is no history either */
+		n = length == HISTORY_FILE_MAX ? -1 :
+			ryw_history_parse(text, length, tli, NULL, 0);
+		if (n > 0)
+		{
+			ancestors = MemoryContextAlloc(TopMemoryContext,
+										   sizeof(RywAncestor) * n);
+			ryw_history_parse(text, length, tli, ancestors, n);
+		}
+		pfree(text);
+		if (n <= 0)
+		{
+			ereport(complain_about(tli),
+					(errcode(ERRCODE_RYW_UNVERIFIABLE),
+					 errmsg("timeline history file of timeline %u is not a history",
+							tli)));
+			return false;
+		}
+	}
+
+	if (cached.ancestors)
+		pfree(unconstify(RywAncestor *, cached.ancestors));
+	cached.tli = tli;
+	cached.nancestors = n;
+	cached.ancestors = ancestors;
+	return true;
+}
+
+/*
+ * The tag for tokens minted on tli, if some backend has worked it out.  One
+ * atomic read: for the commit callback, where no file may be read.
+ */
+bool
+ryw_timeline_known_tag(TimeLineID tli, uint32 *tag)
+{
+	uint64		lineage = pg_atomic_read_u64(&timeline_shared->lineage);
+
+	*tag = (uint32) lineage;
+	return (TimeLineID) (lineage >> 32) == tli;
+}
+
+/*
+ * The tag of a timeline, from the cached history and the nonce.  On a primary
+ * that is on this timeline, the nonce is drawn and logged first if need be.
+ */
+static bool
+compute_tag(TimeLineID tli, uint32 *tag)
+{
+	RywLineage	lineage;
+
+	if (!ryw_nonce_announced(tli) && !RecoveryInProgress() &&
+		tli == GetWALInsertionTimeLine() && !ryw_nonce_announce(tli, false))
+		return false;
+	ryw_nonce_read(&lineage);
+	if (ryw_history_tag(&cached, &lineage, tli, GetSystemIdentifier(), tag))
+		return true;
+	complain_of_nonce(tli);
+	return false;
+}
+
+/*
+ * The tag for tokens minted on tli, which is this node's current timeline.
+ * Returns false when the history cannot be read or the nonce is not known.
+ * The first time that anybody asks after the timeline changed this may read a
+ * file and, on a primary, write one, and write and flush WAL.
+ */
+bool
+ryw_timeline_tag(TimeLineID tli, uint32 *tag)
+{
+	uint32		published;
+	uint64		lineage;
+
+	if (likely(ryw_timeline_known_tag(tli, tag)))
+		return true;
+	if (!load_history(tli) || !compute_tag(tli, tag))
+		return false;
+
+	lineage = pg_atomic_read_u64(&timeline_shared->lineage);
+	while ((TimeLineID) (lineage >> 32) < tli &&
+		   !pg_atomic_compare_exchange_u64(&timeline_shared->lineage, &lineage,
+										   (uint64) tli << 32 | *tag))
+		;
+
+	/* has the startup process replaced the nonce meanwhile? */
+	pg_memory_barrier();
+	published = *tag;
+	if (!compute_tag(tli, tag))
+		return false;
+	if (unlikely(published != *tag))
+		pg_atomic_write_u64(&timeline_shared->lineage, 0);
+	return true;
+}
+
+/*
+ * The position that has to be reached for a token.  That of a full token is
+ * the end of a record; a bare LSN comes from anywhere, and is judged by the
+ * last record that can have ended there.
+ */
+XLogRecPtr
+ryw_timeline_target(const RywToken *token)
+{
+	return RywTokenIsBare(token) ? ryw_position_record_end(token->lsn) :
+		token->lsn;
+}
+
+/* How much of the WAL before a token this position lacks. */
+uint64
+ryw_timeline_missing(const RywToken *token, const RywPosition *position)
+{
+	XLogRecPtr	target = ryw_timeline_target(token);
+
+	return target > position->lsn ? target - position->lsn : 0;
+}
+
+/*
+ * The verdict on a token at a position of this node.  Reads and writes what
+ * ryw_timeline_tag() does; raises nothing but out of memory.
+ */
+RywVerdict
+ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
+{
+	RywLineage	lineage;
+	RywVerdict	verdict;
+	uint32		tag;
+
+	/* a bare LSN has no history to be held against */
+	if (RywTokenIsBare(token))
+	{
+		RywToken	target = {.lsn = ryw_timeline_target(token)};
+
+		return ryw_history_judge(&cached, NULL, 0, &target, position);
+	}
+
+	/* the common case: minted on the timeline that we are on */
+	if (token->tli == position->tli &&
+		ryw_timeline_tag(position->tli, &tag) && tag == token->tag)
+	{
+		if (token->lsn <= position->lsn)
+			return RYW_REACHED;
+		return position->is_primary ? RYW_LOST : RYW_NOT_YET;
+	}
+
+	if (!load_history(position->tli))
+		return RYW_UNVERIFIABLE;
+	ryw_nonce_read(&lineage);
+	verdict = ryw_history_judge(&cached, &lineage, GetSystemIdentifier(),
+								token, position);
+	if (verdict == RYW_UNVERIFIABLE)
+		complain_of_nonce(token->tli);
+	return verdict;
+}
+
+/*
+ * Log the lineage of this primary: once after each start, or again, for a
+ * replica that may have missed it.  False when its nonce cannot be saved.
+ * Worker.
+ */
+bool
+ryw_timeline_announce(bool again)
+{
+	TimeLineID	tli = GetWALInsertionTimeLine();
+
+	if (!again && ryw_nonce_announced(tli))
+		return true;
+	return ryw_nonce_announce(tli, again);
+}
+
+/*
+ * Take in the payload of an XLOG_NOOP record, if it is a lineage.  Startup
+ * process: raises nothing, takes no lock.
+ */
+bool
+ryw_timeline_receive(const unsigned char *payload, Size length)
+{
+	RywLineage	received;
+
+	if (!ryw_lineage_decode(payload, length, &received))
+		return false;
+	if (ryw_nonce_receive(&received))
+	{
+		pg_memory_barrier();	/* pairs with that of ryw_timeline_tag() */
+		pg_atomic_write_u64(&timeline_shared->lineage, 0);
+	}
+	return true;
+}

@@ -1,0 +1,28 @@
+/*-------------------------------------------------------------------------
+ *
+ * type.h
+ *	  The SQL type ryw_token, for other rooms that take or return one.
+ *
+ *-------------------------------------------------------------------------
+ */
+#ifndef RYW_TYPE_H
+#define RYW_TYPE_H
+
+#include "fmgr.h"
+
+#include "token/token.h"
+
+/* A RywToken in memory is the SQL value itself: 16 bytes, by reference. */
+#define DatumGetRywTokenP(d)		((RywToken *) DatumGetPointer(d))
+#define RywTokenPGetDatum(p)		PointerGetDatum(p)
+#define PG_GETARG_RYW_TOKEN_P(n)	DatumGetRywTokenP(PG_GETARG_DATUM(n))
+#define PG_RETURN_RYW_TOKEN_P(p)	return RywTokenPGetDatum(p)
+
+/* A palloc'd copy, fit to be returned as a Datum. */
+extern RywToken *ryw_token_copy(const RywToken *token);
+
+/* Read a token; raises 22P02 when str is malformed. */
+extern void ryw_token_from_cstring(const char *str, RywToken *token);
+extern void ryw_token_from_text(const text *str, RywToken *token);
+
+#endif							/* RYW_TYPE_H */

@@ -1,0 +1,592 @@
+/*-------------------------------------------------------------------------
+ *
+ * wait.c
+ *	  The one policy of every wait: look, sleep, look again, answer.
+ *
+ * A sleeping session has a place in the wait queue, where the startup process
+ * finds it when its position has been applied.  It also looks by itself now
+ * and then: at least once a second, every 20 ms between the end of redo and
+ * the new role, when nobody signals, and every 10 ms while it holds a
+ * snapshot or a lock.  Such a session may be what replay waits for, and then
+ * waiting for replay would never end; PostgreSQL does not detect that, so it
+ * yields as soon as replay is blocked by any conflict at all; if relation
+ * locks are all that it holds, only when replay waits for one of them.  When replay
+ * waits for every running transaction, one that holds nothing yields as well,
+ * after a second: replay may just not have noticed yet that it can go on.
+ *
+ * On a primary, WAL that is there need not be visible yet.  Nobody signals
+ * when it becomes so, but it is a matter of microseconds unless a synchronous
+ * standby is late: the wait looks again every millisecond.
+ *
+ * The place is given up in PG_FINALLY, so that an error, a cancel request or
+ * the abort of a subtransaction leaves nothing behind; ends of the process
+ * are seen to by the queue itself.
+ *
+ *-------------------------------------------------------------------------
+ */
+#include "postgres.h"
+
+#include "access/xlog.h"
+#include "miscadmin.h"
+#include "storage/lock.h"
+#include "storage/lwlock.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+
+#include "base/clock.h"
+#include "base/compat.h"
+#include "base/errcodes.h"
+#include "base/settings.h"
+#include "base/stats.h"
+#include "token/position.h"
+#include "wait/queue.h"
+#include "wait/replay.h"
+#include "wait/visibility.h"
+#include "wait/wait.h"
+
+/* Longest sleeps, in milliseconds. */
+#define SLEEP_MAX			1000
+#define SLEEP_HOLDING		10
+#define SLEEP_END_OF_REDO	20
+#define SLEEP_COMMITTING	1
+
+/* Why a verdict is what it is, in one word; for ryw_status and for errors. */
+const char *
+ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
+{
+	switch (verdict)
+	{
+		case RYW_REACHED:
+			return position->is_primary ? "on_primary" : "reached";
+		case RYW_LOST:
+			return "lost";
+		case RYW_FOREIGN:
+			return "foreign";
+		case RYW_UNVERIFIABLE:
+			return "history_unreadable";
+		case RYW_NEWER_TIMELINE:
+		case RYW_NOT_YET:
+			break;
+	}
+
+	if (position->is_primary)
+		return "committing";
+	switch (ryw_replay_state())
+	{
+		case RYW_REPLAY_PAUSED:
+			return "replay_paused";
+		case RYW_REPLAY_BLOCKED:
+			return "replay_blocked";
+		case RYW_REPLAY_DELAYED:
+			return "apply_delayed";
+		case RYW_REPLAY_NOT_STREAMING:
+			return "not_streaming";
+		case RYW_REPLAY_RUNNING:
+			break;
+	}
+	return verdict == RYW_NEWER_TIMELINE ? "newer_timeline" : "replaying";
+}
+
+/*
+ * Where the node stands towards the token, as the DETAIL of an error.  A token
+ * that nobody will reach here misses no bytes.
+ */
+static int
+errdetail_distance(RywVerdict verdict, const RywToken *token,
+				   const RywPosition *position)
+{
+	const char *reason = ryw_wait_reason(verdict, position);
+	char		text[RYW_TOKEN_TEXT_SIZE];
+
+	ryw_token_format(token, text);
+	if (verdict != RYW_NOT_YET)
+		return errdetail("Token %s; this node is at %X/%X on timeline %u; reason: %s.",
+						 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
+						 reason);
+	return errdetail("Token %s; this node is at %X/%X on timeline %u; "
+					 "missing bytes: " UINT64_FORMAT "; reason: %s.",
+					 text, LSN_FORMAT_ARGS(position->lsn), position->tli,
+					 ryw_timeline_missing(token, position), reason);
+}
+
+/*
+ * Raise unless the verdict is a plain "reached" or "not yet": a token that
+ * is lost, foreign or beyond verification is never just false.
+ */
+static void
+check_verdict(RywVerdict verdict, const RywToken *token,
+					   const RywPosition *position)
+{
+	switch (verdict)
+	{
+		case RYW_REACHED:
+		case RYW_NOT_YET:
+		case RYW_NEWER_TIMELINE:
+			return;
+		case RYW_LOST:
+			ryw_stats_count(RYW_COUNT_LOST);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_LOST),
+					 errmsg("token is lost"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("No node has this write any more: check what became of it.")));
+			break;
+		case RYW_FOREIGN:
+			ryw_stats_count(RYW_COUNT_FOREIGN);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_FOREIGN),
+					 errmsg("token is from another cluster or a diverged timeline"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("Send the read to a node of the cluster that minted the token.")));
+			break;
+		case RYW_UNVERIFIABLE:
+			ryw_stats_count(RYW_COUNT_REFUSED);
+			ereport(ERROR,
+					(errcode(ERRCODE_RYW_UNVERIFIABLE),
+					 errmsg("token cannot be verified"),
+					 errdetail_distance(verdict, token, position),
+					 errhint("Restore the timeline history file in pg_wal; the server log names it.")));
+			break;
+	}
+}
+
+/*
+ * Raise RY004: no right answer can be given where the call stands.
+ */
+void
+ryw_wait_refuse(const char *detail, const char *hint)
+{
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_NO_ANSWER),
+			 errmsg("cannot wait for a token here"),
+			 errdetail_internal("%s", detail),
+			 errhint("%s", hint)));
+}
+
+/*
+ * Raise RY001: the token was not reached within so many milliseconds.
+ */
+static void
+report_timeout(int64 timeout_ms, RywVerdict verdict,
+						const RywToken *token, const RywPosition *position)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_TIMEOUT),
+			 errmsg("token was not reached within " INT64_FORMAT " ms",
+					timeout_ms),
+			 errdetail_distance(verdict, token, position),
+			 errhint("Read from the primary, or allow more time.")));
+}
+
+/*
+ * What this node's position means for the token.  Says nothing yet about
+ * visibility on a primary.
+ */
+static RywVerdict
+look(const RywToken *token, RywPosition *position)
+{
+	ryw_position_read(position);
+	return ryw_timeline_verdict(token, position);
+}
+
+/*
+ * Look once, without waiting.  Sets position; on a primary the verdict is
+ * RYW_NOT_YET while the token's commit is not visible.
+ */
+RywVerdict
+ryw_wait_look(const RywToken *token, RywPosition *position)
+{
+	RywVerdict	verdict = look(token, position);
+
+	if (verdict == RYW_REACHED && position->is_primary &&
+		!ryw_visibility_is_known(token->lsn) &&
+		!ryw_visibility_poll(ryw_visibility_begin(), token->lsn))
+		verdict = RYW_NOT_YET;
+	return verdict;
+}
+
+/* The same, more thoroughly: the server is asked for its position as well. */
+static RywVerdict
+look_thoroughly(const RywToken *token, RywPosition *position)
+{
+	ryw_position_read_thorough(position);
+	return ryw_timeline_verdict(token, position);
+}
+
+static bool
+is_pending(RywVerdict verdict)
+{
+	return verdict == RYW_NOT_YET || verdict == RYW_NEWER_TIMELINE;
+}
+
+/*
+ * What a waiter sleeps on, made once per backend: its latch, the end of the
+ * postmaster, and the client hanging up.
+ */
+static WaitEventSet *
+wait_set(void)
+{
+	static WaitEventSet *set = NULL;
+
+	if (set == NULL)
+	{
+		WaitEventSet *made = RYW_CREATE_WAIT_EVENT_SET(3);
+
+		AddWaitEventToSet(made, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
+		AddWaitEventToSet(made, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL,
+						  NULL);
+		if (ryw_compat_client_socket() != PGINVALID_SOCKET &&
+			WaitEventSetCanReportClosed())
+			AddWaitEventToSet(made, WL_SOCKET_CLOSED,
+							  ryw_compat_client_socket(), NULL, NULL);
+		set = made;
+	}
+	return set;
+}
+
+/*
+ * Sleep until woken, at most this long.  A client that has hung up is treated
+ * as the server does it: the session ends.  Returns whether the time was up.
+ */
+static bool
+sleep_until_woken(long milliseconds)
+{
+	static uint32 wait_event = 0;
+	WaitEvent	event;
+	int			nevents;
+
+	if (wait_event == 0)
+		wait_event = RYW_WAIT_EVENT("RywWaitForToken");
+
+	nevents = WaitEventSetWait(wait_set(), milliseconds, &event, 1, wait_event);
+	if (nevents > 0 && (event.events & WL_LATCH_SET))
+		ResetLatch(MyLatch);
+	if (nevents > 0 && (event.events & WL_SOCKET_CLOSED))
+	{
+		ClientConnectionLost = true;
+		InterruptPending = true;
+	}
+	CHECK_FOR_INTERRUPTS();
+	return nevents == 0;
+}
+
+static XLogRecPtr
+due_position(RywVerdict verdict, const RywToken *token)
+{
+	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER :
+		ryw_timeline_target(token);
+}
+
+/* What a session holds that others may wait for. */
+typedef enum RywHold
+{
+	RYW_HOLD_NOTHING,
+	RYW_HOLD_RELATIONS,			/* relation locks: replay alone may wait */
+	RYW_HOLD_ANYTHING			/* a snapshot, or locks of any kind */
+} RywHold;
+
+/*
+ * What does this session hold that replay could have to wait for?  The lock on
+ * its own virtual transaction does not count.
+ *
+ * A relation lock that may be held on a replica stands in the way of replay
+ * alone, and of nobody else.  Any other lock, an advisory one, may be what a
+ * session waits for that replay in turn waits for.  Relation locks are in the
+ * fast path as long as there is room, all others in the main table.
+ *
+ * Reads this backend's entries of the lock table without a lock.  Somebody
+ * else may just be moving one of them from the fast path to the main table;
+ * looking there second finds it in one place or the other.
+ */
+static RywHold
+look_at_hold(void)
+{
+	RywHold		hold = RYW_HOLD_NOTHING;
+
+	InvalidateCatalogSnapshot();	/* the next question counts without it */
+	if (HaveRegisteredOrActiveSnapshot())
+		return RYW_HOLD_ANYTHING;
+	if (ryw_compat_fast_path_locks())
+		hold = RYW_HOLD_RELATIONS;
+
+	pg_read_barrier();
+	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
+	{
+		if (ryw_compat_partition_locks(i))
+			return RYW_HOLD_ANYTHING;
+	}
+	return hold;
+}
+
+/* Does this session hold this lock, in any of a replica's relation modes? */
+static bool
+holds_lock(const LOCKTAG *tag)
+{
+	for (LOCKMODE mode = AccessShareLock; mode <= RowExclusiveLock; mode++)
+	{
+		if (ryw_compat_lock_held(tag, mode))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Go on under another virtual transaction ID, on a replica and while no
+ * snapshot is held.
+ *
+ * When replay meets a record that conflicts with a snapshot, it notes the
+ * virtual transactions that have one and waits for them to end; that a
+ * snapshot has been given back since, it does not notice.  It may have noted
+ * ours between the start of the statement and now, and would wait for the end
+ * of the wait that waits for it.  To end the old ID is what it looks for.
+ */
+static void
+leave_conflicts(void)
+{
+	VirtualTransactionId vxid;
+
+	if (!RecoveryInProgress() || HaveRegisteredOrActiveSnapshot())
+		return;
+
+	VirtualXactLockTableCleanup();
+	ryw_compat_next_vxid(&vxid);
+	VirtualXactLockTableInsert(vxid);
+	RYW_MY_LXID = vxid.localTransactionId;
+}
+
+/* Is replay blocked by what this session may hold? */
+static bool
+is_in_the_way(RywHold hold)
+{
+	LOCKTAG		awaited;
+
+	switch (hold)
+	{
+		case RYW_HOLD_NOTHING:
+			return false;
+		case RYW_HOLD_RELATIONS:
+			return ryw_replay_awaited_lock(&awaited) &&
+				holds_lock(&awaited);
+		case RYW_HOLD_ANYTHING:
+			break;
+	}
+	return ryw_replay_is_blocked();
+}
+
+/*
+ * Sleep until the verdict is no longer pending, or the deadline has passed.
+ * This session has its place in the queue.
+ */
+static RywVerdict
+wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
+			  RywHold hold)
+{
+	RywVerdict	verdict = look(token, position);
+	int64		now_us = ryw_clock_us();
+	int64		thorough_us = now_us + SLEEP_MAX * 1000;
+
+	while (is_pending(verdict) && now_us < deadline_us)
+	{
+		int64		left_ms = (deadline_us - now_us + 999) / 1000;
+		int			sleep_ms = SLEEP_MAX;
+		bool		timed_out;
+
+		if (is_in_the_way(hold))
+			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
+							"Wait outside of a transaction, or read from the primary.");
+		if (hold != RYW_HOLD_NOTHING)
+			sleep_ms = SLEEP_HOLDING;
+		else if (ryw_replay_has_ended())
+			sleep_ms = SLEEP_END_OF_REDO;
+		timed_out = sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
+
+		now_us = ryw_clock_us();
+		if (timed_out && now_us >= thorough_us)
+		{
+			thorough_us = now_us + SLEEP_MAX * 1000;
+			if (ryw_replay_waits_for_all())
+				ryw_wait_refuse("Replay waits for every running transaction to end.",
+								"Try again, or read from the primary.");
+			verdict = look_thoroughly(token, position);
+		}
+		else
+			verdict = look(token, position);
+		if (is_pending(verdict))
+		{
+			ryw_queue_rearm(due_position(verdict, token));
+			verdict = look(token, position);
+		}
+	}
+	return verdict;
+}
+
+/* Take a place in the queue, wait there, and give it up however it ends. */
+static RywVerdict
+wait_for_pending(const RywToken *token, RywPosition *position,
+				 RywVerdict verdict, int64 deadline_us)
+{
+	RywHold		hold = look_at_hold();
+	volatile RywVerdict answer = verdict;
+
+	leave_conflicts();
+	if (!ryw_queue_enter(token, due_position(verdict, token),
+							 ryw_settings_waiter_limit()))
+	{
+		ryw_stats_count(RYW_COUNT_REFUSED);
+		ereport(ERROR,
+				(errcode(ERRCODE_RYW_TOO_MANY),
+				 errmsg("too many sessions wait for a token already"),
+				 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
+				 errhint("Read from the primary, or raise ryw.max_waiters.")));
+	}
+
+	PG_TRY();
+	{
+		answer = wait_in_queue(token, position, deadline_us, hold);
+	}
+	PG_FINALLY();
+	{
+		ryw_queue_leave();
+	}
+	PG_END_TRY();
+	return answer;
+}
+
+/*
+ * The WAL of this primary covers the token: wait until its snapshots do too,
+ * and say whether they do.  Sets *slept when that took a wait.
+ */
+static bool
+wait_until_visible(XLogRecPtr lsn, int64 deadline_us, bool *slept)
+{
+	RywInquiry *inquiry;
+
+	if (likely(ryw_visibility_is_known(lsn)))
+		return true;
+
+	inquiry = ryw_visibility_begin();
+	while (!ryw_visibility_poll(inquiry, lsn))
+	{
+		if (ryw_clock_us() >= deadline_us)
+			return false;
+		*slept = true;
+		(void) sleep_until_woken(SLEEP_COMMITTING);
+	}
+	return true;
+}
+
+/* The time that this call may take, in milliseconds. */
+static int64
+effective_timeout(RywTimeout timeout)
+{
+	if (timeout < 0)
+		timeout = ryw_setting_wait_timeout;
+	return Min(timeout, (RywTimeout) ryw_setting_max_wait);
+}
+
+/* Is this all that there is to know, or has to be looked at more closely? */
+static bool
+is_certain(RywVerdict verdict, const RywToken *token,
+		   const RywPosition *position)
+{
+	return verdict == RYW_REACHED &&
+		(!position->is_primary || ryw_visibility_is_known(token->lsn));
+}
+
+/*
+ * Is there nothing to wait for?  A single look; locks and errors as in
+ * ryw_timeline_verdict().  True is certain: a snapshot taken from now on sees
+ * everything up to the token.
+ */
+bool
+ryw_wait_is_over(const RywToken *token)
+{
+	RywPosition position;
+
+	return is_certain(look(token, &position), token, &position);
+}
+
+/*
+ * Wait, and say how it ended; what is never just false has been raised.  The
+ * clock is read only when there is something to wait for.
+ */
+static RywVerdict
+wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
+				 RywPosition *position)
+{
+	bool		slept = false;
+	int64		began_us;
+	int64		deadline_us;
+	RywVerdict	verdict;
+
+	ryw_shmem_require();
+
+	verdict = look(token, position);
+	if (likely(is_certain(verdict, token, position)))
+	{
+		ryw_stats_count(RYW_COUNT_AT_ONCE);
+		return verdict;
+	}
+
+	began_us = ryw_clock_us();
+	if (waited->since_us == 0)
+		waited->since_us = began_us;
+	deadline_us = waited->since_us + effective_timeout(timeout) * 1000;
+	if (is_pending(verdict))
+		verdict = look_thoroughly(token, position);
+	if (is_pending(verdict) && deadline_us > began_us)
+	{
+		slept = true;
+		verdict = wait_for_pending(token, position, verdict, deadline_us);
+	}
+	check_verdict(verdict, token, position);
+
+	if (verdict == RYW_REACHED && position->is_primary &&
+		!wait_until_visible(token->lsn, deadline_us, &slept))
+		verdict = RYW_NOT_YET;
+
+	if (verdict != RYW_REACHED)
+		ryw_stats_count(RYW_COUNT_TIMEOUT);
+	else if (!slept)
+		ryw_stats_count(RYW_COUNT_AT_ONCE);
+	else
+	{
+		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
+		ryw_stats_add_wait((uint64) Max(ryw_clock_us() - began_us, 0));
+	}
+	waited->slept |= slept;
+	return verdict;
+}
+
+/*
+ * Wait until this node has reached the token: a snapshot taken afterwards
+ * sees everything up to it.  Returns whether it was reached in time.  The
+ * caller has given back every snapshot that it could.
+ *
+ * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  A
+ * statement that waits for several tokens passes the same *waited, so that
+ * their times do not add up.  Raises RY002 to RY006; cancel
+ * requests and recovery conflicts pass through.
+ */
+bool
+ryw_wait_for(const RywToken *token, RywTimeout timeout, RywWaited *waited)
+{
+	RywPosition position;
+
+	return wait_for_verdict(token, timeout, waited,
+							&position) == RYW_REACHED;
+}
+
+/* The same, but raise RY001 when the token is not reached in time. */
+void
+ryw_wait_require(const RywToken *token, RywTimeout timeout, RywWaited *waited)
+{
+	RywPosition position;
+	RywVerdict	verdict = wait_for_verdict(token, timeout, waited,
+										   &position);
+
+	if (verdict != RYW_REACHED)
+		report_timeout(effective_timeout(timeout), verdict, token,
+								&position);
+}

@@ -125,7 +125,11 @@ lint:
 
 # After a change of types in src/.
 typedefs:
-	@.ci/typedefs >typedefs.list.new && mv -f typedefs.list.new typedefs.list
+	@$(MAKE) -s print-typedefs >typedefs.list.new && mv -f typedefs.list.new typedefs.list
+
+print-typedefs:
+	@ctags -x --c-kinds=gstu --_xformat=%N $(wildcard src/*.[ch] src/*/*.[ch]) | \
+		grep -v ^__anon | LC_ALL=C sort -u
 
 # What the scripts in .ci ask: the pg_config that this Makefile uses.
 pg-config-path:
@@ -168,5 +172,5 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs \
+.PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs print-typedefs \
 	pg-config-path tap-tests demo bench bench-instructions help ryw-force

@@ -54,6 +54,8 @@ PGXS := $(shell $(PG_CONFIG) --pgxs 2>/dev/null)
 ifneq ($(wildcard $(PGXS)),)
 include $(PGXS)
 PG_PROVE_FLAGS += -I '$(CURDIR)/t/lib' -j $(JOBS)
+# Tests ask it; make hands on what was given to it, but no default.
+installcheck: export PG_CONFIG := $(PG_CONFIG)
 else
 all install uninstall installcheck clean:
 	@echo "$(PG_CONFIG) names no server development files: run 'make deps'," >&2

@@ -53,7 +53,8 @@ stats_init(void)
 }
 
 const RywShmemArea ryw_stats_area = {
-	"ryw stats", (void **) &stats_shared, offsetof(RywStatsShared, rows), sizeof(RywStatsRow), stats_init
+	"ryw stats", (void **) &stats_shared, offsetof(RywStatsShared, rows),
+	sizeof(RywStatsRow), stats_init
 };
 
 /* Count one event of this backend.  No lock; never raises. */

@@ -269,6 +269,7 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 {
 	GuardedQuery *guarded = NULL;
 
+	ryw_commit_note_statement();
 	if (unlikely(query->plannedstmt->invalItems != NIL) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
@@ -400,6 +401,7 @@ ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 	bool		is_discard_all = IsA(stmt, DiscardStmt) &&
 		((DiscardStmt *) stmt)->target == DISCARD_ALL;
 
+	ryw_commit_note_statement();
 	if (is_set_wait_for(stmt))
 		run_set_wait_for(RYW_UTILITY_ARGS);
 	else if (is_lending(stmt))

@@ -17,7 +17,9 @@
  * resets MessageContext: the transaction has ended, and the server is about to
  * tell the client that it is ready.  The commit callback leaves a reset
  * callback there, which needs no memory.  Inside a procedure with several
- * commits the client is told once, at the end, of the last one.
+ * commits the client is told once, at the end, of the last one.  With "always"
+ * each statement asks for its reply to tell, too: one inside of a transaction has
+ * read something, but ends nothing.
  *
  * A transaction without a transaction ID commits nothing that anybody could
  * look for, whatever WAL its reads have written (page pruning); it leaves the
@@ -64,6 +66,8 @@ static bool commit_prepared_expected;
 static TimestampTz tag_failed_at;	/* do not try again at each commit; 0: no */
 static bool report_pending;
 
+static void show_position(void);
+
 /*
  * Tell the client.  Runs when the main loop resets MessageContext, outside of
  * any commit.
@@ -79,6 +83,13 @@ report_token(void *arg pg_attribute_unused())
 	report_pending = false;
 	if (!ryw_compat_has_client())
 		return;
+	if (ryw_setting_report_token == RYW_REPORT_ALWAYS)
+	{
+		if (IsTransactionBlock())
+			show_position();
+		else if (IsTransactionState())
+			return;				/* a pipeline: its end is still to come */
+	}
 
 	sent = shown;
 	if (shown.lsn != InvalidXLogRecPtr)
@@ -98,24 +109,30 @@ static MemoryContextCallback report_callback = {.func = report_token};
  * Allocates nothing, cannot fail.
  */
 static void
-show_and_report(const RywToken *token)
+report_shown(void)
 {
-	shown = *token;
 	if (MessageContext == NULL)
 	{
 		/* at connect, when the server is going to send what is shown */
-		sent = *token;
+		sent = shown;
 		return;
 	}
 	if (ryw_setting_report_token == RYW_REPORT_OFF || report_pending ||
 		!ryw_compat_has_client())
 		return;
 	if (ryw_setting_report_token != RYW_REPORT_ALWAYS &&
-		ryw_token_compare(token, &sent) == 0)
+		ryw_token_compare(&shown, &sent) == 0)
 		return;
 
 	report_pending = true;
 	MemoryContextRegisterResetCallback(MessageContext, &report_callback);
+}
+
+static void
+show_and_report(const RywToken *token)
+{
+	shown = *token;
+	report_shown();
 }
 
 /* The timeline that a token minted here and now would carry. */
@@ -173,12 +190,12 @@ note_commit(void)
 }
 
 /*
- * After a transaction that only read, when everything is to be reported.  On
- * a primary the position may not have been flushed: ask the WAL writer to,
- * so that a replica gets there.
+ * Show a position that covers everything that may have been read here so far.
+ * On a primary it may not have been flushed: ask the WAL writer to, so that a
+ * replica gets there.
  */
 static void
-note_read(void)
+show_position(void)
 {
 	RywPosition position;
 	RywToken	token;
@@ -192,12 +209,20 @@ note_read(void)
 	token.lsn = position.lsn;
 	if (!known || position.tli != token.tli)
 	{
-		show_and_report(&no_token);
+		shown = no_token;
 		return;
 	}
 	if (position.is_primary)
 		XLogSetAsyncXactLSN(position.lsn);
-	show_and_report(&token);
+	shown = token;
+}
+
+/* After a transaction that only read, when everything is to be reported. */
+static void
+note_read(void)
+{
+	show_position();
+	report_shown();
 }
 
 static void
@@ -231,6 +256,17 @@ void
 ryw_commit_install(void)
 {
 	RegisterXactCallback(note_xact, NULL);
+}
+
+/* A statement begins: with "always" its reply is to tell where it has read. */
+void
+ryw_commit_note_statement(void)
+{
+	if (likely(ryw_setting_report_token != RYW_REPORT_ALWAYS) ||
+		report_pending || MessageContext == NULL)
+		return;
+	prepare_tag();
+	report_shown();
 }
 
 /* The value of ryw.token: the token's text, empty when there is none. */

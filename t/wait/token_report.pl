@@ -544,12 +544,44 @@ $r = $c->query('SELECT 1');
 cmp_ok(token_lsn($r->token // '0-0-0'),
 	'>=', token_lsn($foreign_write),
 	'report_token always: a read reports a position that covers what it saw');
-is($c->query('BEGIN; SELECT 1')->token,
-	undef, 'report_token always: nothing inside a transaction');
-my $rolled_back = $c->query('ROLLBACK');
-ok(!defined $rolled_back->token
-	  || token_lsn($rolled_back->token) >= token_lsn($foreign_write),
-	'report_token always: never backwards');
+
+# With every reply, whatever it answers and whether or not anything is new.
+my $newest = $r->token;
+foreach my $case (
+	[ 'the same read again', sub { $c->query('SELECT 1') } ],
+	[ 'extended', sub { $c->query_params('SELECT $1', [1]) } ],
+	[ 'empty', sub { $c->query('') } ],
+	[ 'syntax error', sub { $c->query('SELEKT') } ],
+	[ 'BEGIN', sub { $c->query('BEGIN') } ],
+	[ 'read in a transaction', sub { $c->query('SELECT count(*) FROM t') } ],
+	[ 'extended in a transaction', sub { $c->query_params('SELECT $1', [1]) } ],
+	[ 'DECLARE', sub { $c->query('DECLARE cur CURSOR FOR SELECT * FROM t') } ],
+	[ 'FETCH', sub { $c->query('FETCH 2 FROM cur') } ],
+	[ 'error in a transaction', sub { $c->query('SELECT 1 / 0') } ],
+	[ 'ROLLBACK', sub { $c->query('ROLLBACK') } ],
+	[ 'REPEATABLE READ', sub { $c->query('BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1') } ],
+	[ 'read in REPEATABLE READ', sub { $c->query('SELECT 1') } ],
+	[ 'COMMIT', sub { $c->query('COMMIT') } ],
+	[ 'pipeline', sub { $c->add_params("SELECT $_") foreach 1 .. 3; $c->sync->collect } ],
+	[ 'write', sub { $c->query("INSERT INTO t VALUES (92, 'always')") } ])
+{
+	my ($name, $run) = @$case;
+	my @tokens = $run->()->reported('ryw.token');
+
+	ok(@tokens && token_lsn($tokens[-1]) >= token_lsn($newest),
+		"s83: report_token always: $name: a token, not backwards")
+	  || diag("tokens: @tokens; before: $newest");
+	$newest = $tokens[-1] // $newest;
+}
+is($c->value('SELECT ryw_token()'), $newest, "s83: report_token always: a write's is its own");
+
+# Somebody writes while a transaction is open: what it reads then is covered.
+$c->query('BEGIN');
+$foreign_write = write_token($other, "INSERT INTO t VALUES (92, 'other')");
+$r = $c->query('SELECT count(*) FROM t');
+cmp_ok(token_lsn($r->token // '0-0-0'), '>=', token_lsn($foreign_write),
+	's83: report_token always: what a transaction reads later is covered');
+$c->query('COMMIT');
 $c->query('RESET ryw.report_token');
 $other->finish;
 

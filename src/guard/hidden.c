@@ -11,8 +11,9 @@
  *
  * Whether a function leads to a call of ours is told by its body, taken apart by
  * the server's own parser, and by the functions that this names.  The answer is
- * kept until pg_proc changes.  What a body calls by way of an operator, a cast
- * or a view is not seen until it is called.
+ * kept until pg_proc changes.  What a body calls by way of an operator is not
+ * seen until it is called.  A view that a body reads is not looked at: a guard in
+ * it is one of the statement that reads the view.
  *
  *-------------------------------------------------------------------------
  */
@@ -98,6 +99,36 @@ search_parsetree(Node *node, void *context)
 }
 
 /*
+ * A body as parsed, or NIL when its syntax is wrong: whoever calls it will be
+ * told, but it may not be called at all.  The parser holds nothing that would
+ * have to be released.
+ */
+static List *
+parse_source(const char *source)
+{
+	MemoryContext context = CurrentMemoryContext;
+	List	   *volatile parsetree = NIL;
+
+	PG_TRY();
+	{
+		parsetree = raw_parser(source, RAW_PARSE_DEFAULT);
+	}
+	PG_CATCH();
+	{
+		int			category = ERRCODE_TO_CATEGORY(geterrcode());
+
+		if (category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR) &&
+			category != ERRCODE_FEATURE_NOT_SUPPORTED &&
+			category != ERRCODE_DATA_EXCEPTION)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+	}
+	PG_END_TRY();
+	return parsetree;
+}
+
+/*
  * The same for a whole body.  Statements other than queries can call only as
  * a whole: what they say is looked through for the names.
  */
@@ -106,7 +137,7 @@ search_source(const char *source, List **visited)
 {
 	ListCell   *lc;
 
-	foreach(lc, raw_parser(source, RAW_PARSE_DEFAULT))
+	foreach(lc, parse_source(source))
 	{
 		Node	   *stmt = lfirst_node(RawStmt, lc)->stmt;
 
@@ -216,7 +247,7 @@ remember_function(Oid funcid, bool leads_to_call)
 
 /*
  * Is this function written in SQL, and does its body lead to a call of ours?
- * Reads pg_proc; raises what is wrong with the syntax of a body.
+ * Reads pg_proc.
  */
 bool
 ryw_hidden_is_in(Oid funcid)

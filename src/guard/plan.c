@@ -116,6 +116,15 @@ find_in_query(Node *node, Search *search)
 			if (ryw_hidden_is_in(((FuncExpr *) node)->funcid))
 				search->hidden_in = ((FuncExpr *) node)->funcid;
 			break;
+		case T_OpExpr:
+			if (unlikely(((OpExpr *) node)->opno >= FirstNormalObjectId))
+			{
+				Oid			funcid = get_opcode(((OpExpr *) node)->opno);
+
+				if (ryw_hidden_is_in(funcid))
+					search->hidden_in = funcid;
+			}
+			break;
 		default:
 			break;
 	}

@@ -231,10 +231,11 @@ ryw_snapshot_release_query(QueryDesc *query)
 void
 ryw_snapshot_retake_query(QueryDesc *query)
 {
-	if (lender_released)
+	bool		is_lent = lender_released;
+
+	if (is_lent)
 		retake_lender();
-	PushActiveSnapshot(active_snapshot() == lent && lent != InvalidSnapshot ?
-					   lent : GetTransactionSnapshot());
+	PushActiveSnapshot(is_lent ? lent : GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
 }
 

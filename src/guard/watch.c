@@ -39,6 +39,7 @@
 #include "guard/watch.h"
 #include "token/position.h"
 #include "token/timeline.h"
+#include "wait/visibility.h"
 
 /* Of more relations than these it is not known which have changed. */
 #define RELATIONS_KEPT	1024
@@ -63,8 +64,10 @@ count_item(Datum counter, int cacheid pg_attribute_unused(),
 }
 
 /*
- * A transaction ends.  On a primary nothing arrives that has not been there
- * before: only a wait that slept is asked about.
+ * A transaction ends.  On a primary everything that is committed counts as
+ * reached for a statement that is a transaction of its own, which takes in what
+ * has changed when it begins; within a transaction block only what somebody
+ * knows to be visible: an atomic read.
  */
 static void
 note_last_position(XactEvent event, void *arg pg_attribute_unused())
@@ -74,6 +77,11 @@ note_last_position(XactEvent event, void *arg pg_attribute_unused())
 	last_position.is_primary = !RecoveryInProgress();
 	if (!last_position.is_primary)
 		ryw_position_read(&last_position);
+	else
+	{
+		last_position.tli = GetWALInsertionTimeLine();
+		last_position.lsn = ryw_visibility_known();
+	}
 }
 
 /* Call once, from _PG_init. */
@@ -114,7 +122,7 @@ ryw_watch_begin(RywWatch *watch)
 bool
 ryw_watch_was_reached(const RywToken *token)
 {
-	return last_position.is_primary ||
+	return (last_position.is_primary && !IsTransactionBlock()) ||
 		(token->tli <= last_position.tli &&
 		 ryw_timeline_missing(token, &last_position) == 0);
 }

@@ -82,6 +82,13 @@ const RywShmemArea ryw_visibility_area = {
 	"ryw visibility", (void **) &visibility_shared, sizeof(RywVisibilityShared), 0, visibility_init
 };
 
+/* Up to where has somebody found out?  One atomic read. */
+XLogRecPtr
+ryw_visibility_known(void)
+{
+	return pg_atomic_read_u64(&visibility_shared->visible);
+}
+
 /* Has somebody found out already?  One atomic read. */
 bool
 ryw_visibility_is_known(XLogRecPtr lsn)

@@ -17,6 +17,7 @@ typedef struct RywInquiry RywInquiry;
 
 extern const RywShmemArea ryw_visibility_area;
 
+extern XLogRecPtr ryw_visibility_known(void);
 extern bool ryw_visibility_is_known(XLogRecPtr lsn);
 extern RywInquiry *ryw_visibility_begin(void);
 extern bool ryw_visibility_poll(RywInquiry *inquiry, XLogRecPtr lsn);

@@ -57,6 +57,9 @@ $w->run($_)
   . q{ repeat('int, ', i - 1) || 'int',}
   . q{ CASE WHEN i < 20 THEN 'SELECT CASE WHEN $1 > 100 THEN many($1, 1) + many(2) ELSE 1 END'}
   . q{ ELSE 'SELECT 1' END); END LOOP; END $$},
+  'CREATE FUNCTION wrong_syntax() RETURNS int LANGUAGE sql STABLE AS'
+  . " 'SELEC 1'",
+  'CREATE OPERATOR ### (FUNCTION = app_guard, RIGHTARG = text)',
   'RESET check_function_bodies';
 my $token = write_token($w, 'UPDATE t SET v = v');
 
@@ -89,6 +92,12 @@ foreach my $node ($c, $w)
 		'one in PL/pgSQL');
 	is($node->value('SELECT count(*) FROM t WHERE false AND EXISTS (SELECT FROM broken_set())'),
 		0, 'a broken function, not reached');
+	is($node->value('SELECT count(*) FROM t WHERE false AND wrong_syntax() = 1'),
+		0, 'one that cannot be parsed, not reached');
+	is($node->query('SELECT count(*) FROM t WHERE wrong_syntax() = 1')->sqlstate,
+		'42601', 'nor when it is');
+	is($node->query("SELECT count(*) FROM t WHERE false AND ### '$token'")->sqlstate,
+		'RY004', 's36: by an operator, not reached');
 }
 is($w->query("SELECT makes('$token')")->sqlstate, 'RY004', 's36: in a utility statement');
 

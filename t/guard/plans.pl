@@ -301,6 +301,29 @@ foreach my $wait (
 	$c->run('COMMIT');
 }
 
+# On a primary as well: there nothing is waited for, but a plan that is kept is not
+# looked at again while its lock is held.
+{
+	my $p = wire($primary);
+
+	$w->run($_)
+	  foreach 'CREATE TABLE z (id int) PARTITION BY RANGE (id)',
+	  'CREATE TABLE z1 PARTITION OF z FOR VALUES FROM (0) TO (100)';
+	$p->run($_)
+	  foreach 'SET plan_cache_mode = force_generic_plan',
+	  'PREPARE z(text) AS SELECT count(*) FROM z WHERE ryw_require($1, 8000)',
+	  'BEGIN', ('EXECUTE z(NULL)') x 2;
+	$w->run($_)
+	  foreach 'CREATE TABLE z2 (id int)', 'INSERT INTO z2 VALUES (150)',
+	  'ALTER TABLE z ATTACH PARTITION z2 FOR VALUES FROM (100) TO (200)';
+	my $token = $w->value('SELECT ryw_token()');
+	right_or_refused($p->query("EXECUTE z('$token')"), 1,
+		's36: attached while a transaction on the primary is open');
+	$p->run('ROLLBACK');
+	is($p->value("EXECUTE z('$token')"), 1, 's36: and again');
+	$p->finish;
+}
+
 # What vacuum and analyze do to a plain table refuses nobody.
 is( behind(
 		[ 'INSERT INTO t SELECT g FROM generate_series(1, 1000) g', 'ANALYZE t' ],

@@ -221,6 +221,28 @@ is($w->query("PREPARE made(text) AS SELECT v FROM t WHERE ryw_require(\$1, 8000)
 	  . "CREATE TABLE made AS EXECUTE made('$token')")->sqlstate, '00000', 'CREATE TABLE AS EXECUTE');
 is($w->value('SELECT count(*) FROM made'), 200, 'and has read');
 
+# The snapshot that EXECUTE lends is PL/pgSQL's, when it is run from there.
+foreach my $case (
+	[ 'EXECUTE from DO', "EXECUTE 'EXECUTE plain(''TOKEN'')' INTO n;" ],
+	[ 'a cursor from DO', "EXECUTE 'DECLARE d CURSOR FOR SELECT v FROM t WHERE id = 7"
+		  . " AND ryw_require(''TOKEN'', 8000)'; EXECUTE 'FETCH d' INTO n;" ])
+{
+	my ($name, $do) = @$case;
+
+	$c->run('DEALLOCATE ALL');
+	$c->run('PREPARE plain(text) AS SELECT v FROM t WHERE id = 7 AND ryw_require($1, 8000)');
+	$token = write_ahead();
+	$do =~ s/TOKEN/$token/;
+	$c->send_query("BEGIN; DO \$\$ DECLARE n int; BEGIN $do"
+		  . " PERFORM set_config('test.n', n::text, false); END \$\$; COMMIT");
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	my $result = $c->collect;
+	is($result->error ? $result->sqlstate : $c->value(q{SELECT current_setting('test.n')}),
+		$result->error ? 'RY004' : $version, "s34: $name: right, or RY004");
+	$c->query('ROLLBACK') if $result->error;
+}
+
 # ---- ends ----
 
 is($c->query_params('SELECT v FROM t WHERE ryw_require($1, 50)', ['FFFF/0'])->sqlstate,

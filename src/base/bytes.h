@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * bytes.h
- *	  Hexadecimal digits and big-endian numbers, for the rooms that read and
+ *	  Hexadecimal digits and big-endian numbers, for the files that read and
  *	  write what leaves the server.
  *
  * Plain C, no server headers, nothing to link.

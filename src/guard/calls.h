@@ -62,10 +62,10 @@ extern bool ryw_calls_is_named_in(const char *source);
 extern bool ryw_calls_functions_exist(void);
 extern uint64 ryw_calls_function_changes(void);
 
-/* in guard.c */
+/* in hooks.c */
 extern const RywGuardCall *ryw_hooks_find_answer(const Node *expr);
 
-/* in guard_functions.c */
+/* in functions.c */
 extern Datum ryw_wait_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_wait_text_1_0(PG_FUNCTION_ARGS);
 extern Datum ryw_require_1_0(PG_FUNCTION_ARGS);

@@ -5,9 +5,10 @@
  *
  * The primary has no walsender for the replica of a replica.  So the worker
  * of a replica that has replicas calls ryw_report_downstream() upstream from
- * time to time, with their rows in the form of a heartbeat; handup_send.c is
- * that side.  The reports lie in shared memory, one slot for each reporter,
- * until the worker here takes them into its picture or hands them further up.
+ * time to time, with their rows in the form of a heartbeat; the second half of
+ * this file is that side.  The reports lie in shared memory, one slot for each
+ * reporter, until the worker here takes them into its picture or hands them
+ * further up.
  *
  * Each report comes in a session of its own.  The reporter is the replica that
  * it speaks for: the walsender here that sends WAL to the session's role, at

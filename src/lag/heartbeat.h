@@ -3,7 +3,7 @@
  * heartbeat.h
  *	  The record that carries the primary's picture of the cluster.
  *
- * Plain C, no server headers: a fuzzer links this room alone.  Nothing here
+ * Plain C, no server headers: a fuzzer links this file alone.  Nothing here
  * allocates or raises; the startup process decodes in place.
  *
  * The payload of an XLOG_NOOP record: four bytes "RYWH", one byte of version,

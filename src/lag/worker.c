@@ -16,7 +16,7 @@
  *	 it knows of replicas that stream from this node.
  *
  * Beside that it looks after the lineage: logs it on a primary, saves what has
- * been replayed (timeline_nonce.c).
+ * been replayed (nonce.c).
  *
  * A heartbeat is an XLOG_NOOP record, which replays as nothing where this
  * library is not loaded and is not seen by logical decoding.  It is marked

@@ -3,7 +3,7 @@
  * history.h
  *	  The history of a timeline, and what it proves about a token.
  *
- * Plain C, no server headers: unit tests and fuzzers link this room, and the
+ * Plain C, no server headers: unit tests and fuzzers link this file, and the
  * lineage, alone.
  *
  *-------------------------------------------------------------------------

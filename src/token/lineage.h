@@ -11,7 +11,7 @@
  * is kept in a file of the data directory and logged for the replicas.
  * Timeline 1 needs none: it has the system identifier to itself.
  *
- * Plain C, no server headers: a fuzzer links this room alone.  Nothing here
+ * Plain C, no server headers: a fuzzer links this file alone.  Nothing here
  * allocates or raises; the startup process decodes in place.
  *
  *-------------------------------------------------------------------------

@@ -15,7 +15,7 @@
  * never changes once it is there, so a cached history stays true.
  *
  * Two timelines of one number may have the same history; the nonce that a
- * primary draws for its own tells them apart (timeline_nonce.c).
+ * primary draws for its own tells them apart (nonce.c).
  *
  * Runs in backends and the worker, never under a lock, but for two functions
  * that say they are the startup process's.

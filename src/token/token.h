@@ -3,7 +3,7 @@
  * token.h
  *	  The token: where in which history of which cluster a write ended.
  *
- * Plain C, no server headers: a fuzzer links this room alone.  Nothing here
+ * Plain C, no server headers: a fuzzer links this file alone.  Nothing here
  * allocates, blocks or raises, so the commit callback may format a token.
  *
  * Text form	TLI-LSN-TAG, upper-case hexadecimal without padding, for

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * type.h
- *	  The SQL type ryw_token, for other rooms that take or return one.
+ *	  The SQL type ryw_token, for other files that take or return one.
  *
  *-------------------------------------------------------------------------
  */

@@ -12,7 +12,7 @@
 
 #include "base/shmem.h"
 
-/* One inquiry, from its first look to its answer; private to the room. */
+/* One inquiry, from its first look to its answer; private to visibility.c. */
 typedef struct RywInquiry RywInquiry;
 
 extern const RywShmemArea ryw_visibility_area;

@@ -362,9 +362,10 @@ plan_query(RYW_PLANNER_PARAMS)
 }
 
 /*
- * From when on a plan that is about to be executed must be watched.  What has
- * been kept is looked after by the plan cache until now; one that has just been
- * made, with these calls, since its planning began.
+ * From when on a plan that is about to be executed must be watched: since its
+ * statement began.  Where that is not known, one that has been kept is looked
+ * after by the plan cache until now, and one that has just been made, with these
+ * calls, is watched since its planning began.
  */
 void
 ryw_plan_watch(List *calls, RywWatch *watch)
@@ -375,6 +376,7 @@ ryw_plan_watch(List *calls, RywWatch *watch)
 	if (mark <= planning_first_mark && mark > next_mark)
 		*watch = planning_watch;
 	planning_first_mark = PG_INT32_MIN;
+	ryw_watch_statement(watch);
 }
 
 /* Keep count of the planner, which may call functions. */

@@ -47,13 +47,28 @@
 static RywWatch taken_in;		/* so far */
 static Oid	changed_relations[RELATIONS_KEPT];	/* InvalidOid: all */
 
+/* The same when the transaction began, or was last asked about. */
+static RywWatch before_statement;
+
 /* Where this node was when the session's last transaction ended. */
 static RywPosition last_position;
+
+/*
+ * What is taken in while a transaction is being started, or between two, is known
+ * to all that is parsed in it.
+ */
+static void
+note_beginning(void)
+{
+	if (!IsTransactionState())
+		before_statement = taken_in;
+}
 
 static void
 count_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
 	changed_relations[taken_in.relations++ % RELATIONS_KEPT] = relid;
+	note_beginning();
 }
 
 static void
@@ -61,21 +76,20 @@ count_item(Datum counter, int cacheid pg_attribute_unused(),
 		   uint32 hash pg_attribute_unused())
 {
 	(*(uint64 *) DatumGetPointer(counter))++;
+	note_beginning();
 }
 
 /*
- * A transaction ends.  On a primary everything that is committed counts as
- * reached for a statement that is a transaction of its own, which takes in what
- * has changed when it begins; within a transaction block only what somebody
- * knows to be visible: an atomic read.
+ * A transaction ends.  On a primary what somebody knows to be visible counts as
+ * reached: that is one atomic read.
  */
 static void
 note_last_position(XactEvent event, void *arg pg_attribute_unused())
 {
 	if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT)
 		return;
-	last_position.is_primary = !RecoveryInProgress();
-	if (!last_position.is_primary)
+	before_statement = taken_in;
+	if (RecoveryInProgress())
 		ryw_position_read(&last_position);
 	else
 	{
@@ -116,15 +130,25 @@ ryw_watch_begin(RywWatch *watch)
 }
 
 /*
+ * Watch from the beginning of the statement on, its parsing included, if it is a
+ * transaction of its own; within a transaction block that is not known.
+ */
+void
+ryw_watch_statement(RywWatch *watch)
+{
+	if (!IsTransactionBlock())
+		*watch = before_statement;
+}
+
+/*
  * Had this token, which is reached now, been reached before the statement was
  * parsed?  A timeline's past lies before every position on it.
  */
 bool
 ryw_watch_was_reached(const RywToken *token)
 {
-	return (last_position.is_primary && !IsTransactionBlock()) ||
-		(token->tli <= last_position.tli &&
-		 ryw_timeline_missing(token, &last_position) == 0);
+	return token->tli <= last_position.tli &&
+		ryw_timeline_missing(token, &last_position) == 0;
 }
 
 /*
@@ -216,6 +240,9 @@ bool
 ryw_watch_may_be_wrong(const RywWatch *watch, const PlannedStmt *stmt)
 {
 	ListCell   *lc;
+
+	/* a function that tries again, or goes on, is not told of it twice */
+	before_statement = taken_in;
 
 	if (memcmp(watch, &taken_in, sizeof(RywWatch)) == 0)
 		return false;

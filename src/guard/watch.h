@@ -24,6 +24,7 @@ typedef struct RywWatch
 
 extern void ryw_watch_install(void);
 extern void ryw_watch_begin(RywWatch *watch);
+extern void ryw_watch_statement(RywWatch *watch);
 extern bool ryw_watch_was_reached(const RywToken *token);
 extern PlanInvalItem *ryw_watch_any_function(void);
 extern bool ryw_watch_may_be_wrong(const RywWatch *watch,

@@ -125,6 +125,38 @@ foreach my $sql ("SELECT count(*) FROM guarded $guard", "SELECT n FROM over $gua
 		$sql, 0, 1);
 }
 
+# While the statement is being parsed: the first name has been looked up, the second
+# stands still at a lock that replay holds; what changes the first comes before that
+# is given up.
+{
+	my ($c, $locker) = (wire($replica, user => 'reader'), wire($primary));
+
+	$w->run($_)
+	  foreach 'CREATE TABLE public.near AS SELECT 1 AS v', 'GRANT SELECT ON near TO reader',
+	  'CREATE TABLE locked AS SELECT 1 AS w', 'GRANT SELECT ON locked TO reader';
+	$locker->run($_) foreach 'BEGIN', 'LOCK TABLE locked IN ACCESS EXCLUSIVE MODE';
+	$w->run('CREATE TABLE flushes_it ()');
+	catch_up($primary, $replica);
+	$c->run($_)
+	  foreach 'SET search_path = nearer, public', 'SELECT v FROM near WHERE ryw_require(NULL)';
+	pause_replay($replica);
+	$w->run($_)
+	  foreach 'CREATE TABLE nearer.near AS SELECT 2 AS v', 'GRANT SELECT ON nearer.near TO reader';
+	my $token = $w->value('SELECT ryw_token()');
+	my $sql = "SELECT v FROM near, locked WHERE ryw_require('$token', 8000)";
+	$c->send_query($sql);
+	poll_until(sub { sql($replica, 'SELECT count(*) FROM pg_locks WHERE NOT granted') == 1 })
+	  or die 'it does not stand still';
+	$locker->run('COMMIT');
+	resume_replay($replica);
+	my $result = $c->collect;
+	is($result->sqlstate eq 'RY004' ? 2 : $result->last_value,
+		2, 's36: a nearer table comes while the statement is parsed: right or refused');
+	is($c->value($sql), 2, 's36: a nearer table comes while the statement is parsed: again');
+	$w->run('DROP TABLE nearer.near, public.near, locked, flushes_it');
+	$_->finish foreach $c, $locker;
+}
+
 # A schema for temporary tables is a schema too.
 {
 	my ($c, $first) = (wire($replica), wire($primary));

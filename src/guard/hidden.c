@@ -11,9 +11,8 @@
  *
  * Whether a function leads to a call of ours is told by its body, taken apart by
  * the server's own parser, and by the functions that this names.  The answer is
- * kept until pg_proc changes.  What a body calls by way of an operator is not
- * seen until it is called.  A view that a body reads is not looked at: a guard in
- * it is one of the statement that reads the view.
+ * kept until pg_proc, or one of the views that bodies read, changes.  What a body
+ * calls by way of an operator is not seen until it is called.
  *
  *-------------------------------------------------------------------------
  */
@@ -22,15 +21,22 @@
 #include "access/htup_details.h"
 #include "access/transam.h"
 #include "catalog/pg_language.h"
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
 #include "catalog/pg_proc.h"
+#include "catalog/pg_rewrite.h"
 #include "fmgr.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
 #include "nodes/parsenodes.h"
 #include "parser/parser.h"
+#include "rewrite/rewriteSupport.h"
 #include "utils/builtins.h"
 #include "utils/catcache.h"
 #include "utils/hsearch.h"
+#include "utils/inval.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
 #include "utils/regproc.h"
 #include "utils/syscache.h"
 
@@ -52,11 +58,22 @@ static uint64 known_as_of;
 static needs_fmgr_hook_type prev_needs_fmgr_hook;
 static fmgr_hook_type prev_fmgr_hook;
 
-static bool search_function(Oid funcid, List **visited);
+/* What a search has come to so far. */
+typedef struct Visit
+{
+	List	   *functions;
+	List	   *views;
+} Visit;
+
+/* The views that have been looked at. */
+static List *known_views;
+
+static bool search_function(Oid funcid, Visit *visit);
+static bool search_relation(Oid relid, Visit *visit);
 
 /* Can a function of this name be one of ours, or lead to one? */
 static bool
-search_name(const char *name, List **visited)
+search_name(const char *name, Visit *visit)
 {
 	CatCList   *list;
 	bool		found = false;
@@ -68,7 +85,7 @@ search_name(const char *name, List **visited)
 	{
 		Form_pg_proc form = (Form_pg_proc) GETSTRUCT(&list->members[i]->tuple);
 
-		found = search_function(form->oid, visited);
+		found = search_function(form->oid, visit);
 	}
 	ReleaseCatCacheList(list);
 	return found;
@@ -84,6 +101,9 @@ search_parsetree(Node *node, void *context)
 		return false;
 	if (IsA(node, FuncCall) &&
 		search_name(strVal(llast(((FuncCall *) node)->funcname)), context))
+		return true;
+	if (IsA(node, RangeVar) && ((RangeVar *) node)->catalogname == NULL &&
+		search_relation(RangeVarGetRelid((RangeVar *) node, NoLock, true), context))
 		return true;
 	if (IsA(node, A_Indirection))
 	{
@@ -133,7 +153,7 @@ parse_source(const char *source)
  * a whole: what they say is looked through for the names.
  */
 static bool
-search_source(const char *source, List **visited)
+search_source(const char *source, Visit *visit)
 {
 	ListCell   *lc;
 
@@ -148,7 +168,7 @@ search_source(const char *source, List **visited)
 			case T_UpdateStmt:
 			case T_DeleteStmt:
 			case T_MergeStmt:
-				if (search_parsetree(stmt, visited))
+				if (search_parsetree(stmt, visit))
 					return true;
 				break;
 			default:
@@ -174,14 +194,57 @@ search_querytree(Node *node, void *context)
 	if (node == NULL)
 		return false;
 	if (IsA(node, Query))
-		return query_tree_walker((Query *) node, search_querytree, context, 0);
+		return query_tree_walker((Query *) node, search_querytree, context,
+								 QTW_EXAMINE_RTES_BEFORE);
+	if (IsA(node, RangeTblEntry))
+		return ((RangeTblEntry *) node)->rtekind == RTE_RELATION &&
+			search_relation(((RangeTblEntry *) node)->relid, context);
 	return check_functions_in_node(node, search_oid, context) ||
 		expression_tree_walker(node, search_querytree, context);
 }
 
+/* Is this a view, and is there a call in what it stands for? */
+static bool
+search_relation(Oid relid, Visit *visit)
+{
+	MemoryContext caller;
+	HeapTuple	rule;
+	Datum		action;
+	bool		is_null;
+	bool		found = false;
+
+	if (!OidIsValid(relid) || list_member_oid(visit->views, relid) ||
+		get_rel_relkind(relid) != RELKIND_VIEW)
+		return false;
+
+	visit->views = lappend_oid(visit->views, relid);
+	caller = MemoryContextSwitchTo(TopMemoryContext);
+	known_views = list_append_unique_oid(known_views, relid);
+	MemoryContextSwitchTo(caller);
+
+	rule = SearchSysCache2(RULERELNAME, ObjectIdGetDatum(relid),
+						   PointerGetDatum(ViewSelectRuleName));
+	if (!HeapTupleIsValid(rule))
+		return false;
+	action = SysCacheGetAttr(RULERELNAME, rule, Anum_pg_rewrite_ev_action, &is_null);
+	if (!is_null)
+		found = search_querytree(stringToNode(TextDatumGetCString(action)), visit);
+	ReleaseSysCache(rule);
+	return found;
+}
+
+/* A view may be another one now: forget all that is known. */
+static void
+forget_views(Datum arg pg_attribute_unused(), Oid relid)
+{
+	if (known_views != NIL &&
+		(relid == InvalidOid || list_member_oid(known_views, relid)))
+		known_as_of = PG_UINT64_MAX;
+}
+
 /* Does the body of this function lead to a call? */
 static bool
-search_body(HeapTuple tuple, List **visited)
+search_body(HeapTuple tuple, Visit *visit)
 {
 	Datum		body;
 	bool		is_null;
@@ -190,20 +253,20 @@ search_body(HeapTuple tuple, List **visited)
 		return false;
 	body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosqlbody, &is_null);
 	if (!is_null)
-		return search_querytree(stringToNode(TextDatumGetCString(body)), visited);
+		return search_querytree(stringToNode(TextDatumGetCString(body)), visit);
 	body = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &is_null);
-	return !is_null && search_source(TextDatumGetCString(body), visited);
+	return !is_null && search_source(TextDatumGetCString(body), visit);
 }
 
 /* Does this function, unless it has been visited? */
 static bool
-search_function(Oid funcid, List **visited)
+search_function(Oid funcid, Visit *visit)
 {
 	const KnownFunction *known;
 	HeapTuple	tuple;
 	bool		found = false;
 
-	if (funcid < FirstNormalObjectId || list_member_oid(*visited, funcid))
+	if (funcid < FirstNormalObjectId || list_member_oid(visit->functions, funcid))
 		return false;
 	known = hash_search(known_functions, &funcid, HASH_FIND, NULL);
 	if (known != NULL)
@@ -211,11 +274,11 @@ search_function(Oid funcid, List **visited)
 
 	check_stack_depth();
 	CHECK_FOR_INTERRUPTS();
-	*visited = lappend_oid(*visited, funcid);
+	visit->functions = lappend_oid(visit->functions, funcid);
 	tuple = SearchSysCache1(PROCOID, ObjectIdGetDatum(funcid));
 	if (HeapTupleIsValid(tuple))
 	{
-		found = search_body(tuple, visited);
+		found = search_body(tuple, visit);
 		ReleaseSysCache(tuple);
 	}
 	return found;
@@ -253,7 +316,7 @@ bool
 ryw_hidden_is_in(Oid funcid)
 {
 	const KnownFunction *known;
-	List	   *visited = NIL;
+	Visit		visit = {NIL, NIL};
 	ListCell   *lc;
 	bool		found;
 
@@ -265,17 +328,18 @@ ryw_hidden_is_in(Oid funcid)
 	if (known != NULL)
 		return known->leads_to_call;
 
-	found = search_function(funcid, &visited);
+	found = search_function(funcid, &visit);
 	if (known_as_of == ryw_calls_function_changes())
 	{
 		/* functions that call each other are told apart by a whole search */
 		if (found)
 			remember_function(funcid, true);
 		else
-			foreach(lc, visited)
+			foreach(lc, visit.functions)
 				remember_function(lfirst_oid(lc), false);
 	}
-	list_free(visited);
+	list_free(visit.functions);
+	list_free(visit.views);
 	return found;
 }
 
@@ -313,4 +377,5 @@ ryw_hidden_install(void)
 	needs_fmgr_hook = ryw_needs_fmgr;
 	prev_fmgr_hook = fmgr_hook;
 	fmgr_hook = ryw_fmgr;
+	CacheRegisterRelcacheCallback(forget_views, (Datum) 0);
 }

@@ -120,11 +120,28 @@ refuse_plan(void)
 }
 
 /*
+ * Raise RY004 if a plan may be wrong by now, before any wait.  The locks of one
+ * that has been kept have been there since it was looked at last.
+ */
+static void
+check_plan(const PlannedStmt *stmt, const RywWatch *watch, bool is_kept)
+{
+	List	   *indexes = is_kept ? ryw_watch_indexes(stmt) : NIL;
+
+	AcceptInvalidationMessages();
+	if (is_kept ? ryw_watch_is_wrong_after(watch, stmt, indexes) :
+		ryw_watch_may_be_wrong(watch, stmt))
+		refuse_plan();
+	list_free(indexes);
+}
+
+/*
  * Give the statement's snapshot back, wait for every token, take a fresh one.
  * Raises RY004 if the plan may have become wrong since the watch began.
  */
 static void
-answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch)
+answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
+				  bool is_kept)
 {
 	bool		has_waited = !was_over(guarded);
 	RywWaited	waited = {0};
@@ -133,9 +150,7 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch)
 	/* while it was planned: after that it holds its locks */
 	if (has_waited)
 	{
-		AcceptInvalidationMessages();
-		if (ryw_watch_may_be_wrong(watch, query->plannedstmt))
-			refuse_plan();
+		check_plan(query->plannedstmt, watch, is_kept);
 		ryw_watch_begin(watch);
 	}
 	indexes = ryw_watch_indexes(query->plannedstmt);
@@ -171,24 +186,20 @@ guard_query(QueryDesc *query, List *calls)
 {
 	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(calls)));
 	RywWatch	watch;
+	bool		is_kept = ryw_plan_watch(calls, &watch);
 	ListCell   *lc;
 
-	ryw_plan_watch(calls, &watch);
 	foreach(lc, calls)
 		ryw_calls_read(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
 
 	if (!is_over(guarded))
-		answer_after_wait(query, guarded, &watch);
+		answer_after_wait(query, guarded, &watch, is_kept);
 	else
 	{
 		answer_at_once(query, guarded);
 		if (!was_over(guarded))
-		{
-			AcceptInvalidationMessages();
-			if (ryw_watch_may_be_wrong(&watch, query->plannedstmt))
-				refuse_plan();
-		}
+			check_plan(query->plannedstmt, &watch, is_kept);
 	}
 	return guarded;
 }

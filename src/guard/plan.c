@@ -365,18 +365,20 @@ plan_query(RYW_PLANNER_PARAMS)
  * From when on a plan that is about to be executed must be watched: since its
  * statement began.  Where that is not known, one that has been kept is looked
  * after by the plan cache until now, and one that has just been made, with these
- * calls, is watched since its planning began.
+ * calls, is watched since its planning began.  Returns whether it has been kept.
  */
-void
+bool
 ryw_plan_watch(List *calls, RywWatch *watch)
 {
 	int			mark = linitial_node(FuncExpr, calls)->location;
+	bool		is_new = mark <= planning_first_mark && mark > next_mark;
 
 	ryw_watch_begin(watch);
-	if (mark <= planning_first_mark && mark > next_mark)
+	if (is_new)
 		*watch = planning_watch;
 	planning_first_mark = PG_INT32_MIN;
 	ryw_watch_statement(watch);
+	return !is_new;
 }
 
 /* Keep count of the planner, which may call functions. */

@@ -11,7 +11,7 @@
 #include "guard/watch.h"
 
 extern void ryw_plan_install(void);
-extern void ryw_plan_watch(List *calls, RywWatch *watch);
+extern bool ryw_plan_watch(List *calls, RywWatch *watch);
 extern bool ryw_plan_is_planning(void);
 extern bool ryw_plan_is_estimating(void);
 

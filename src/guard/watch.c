@@ -98,34 +98,31 @@ note_last_position(XactEvent event, void *arg pg_attribute_unused())
 	}
 }
 
-/* Call once, from _PG_init. */
+/*
+ * Call once, from _PG_init: what is registered in the postmaster, every backend
+ * has from its beginning.
+ */
 void
 ryw_watch_install(void)
 {
 	RegisterXactCallback(note_last_position, NULL);
+	CacheRegisterRelcacheCallback(count_relation, (Datum) 0);
+	CacheRegisterSyscacheCallback(PROCOID, count_item,
+								  PointerGetDatum(&taken_in.functions));
+	CacheRegisterSyscacheCallback(TYPEOID, count_item,
+								  PointerGetDatum(&taken_in.types));
+	CacheRegisterSyscacheCallback(NAMESPACEOID, count_item,
+								  PointerGetDatum(&taken_in.schemas));
+	CacheRegisterSyscacheCallback(AUTHOID, count_item,
+								  PointerGetDatum(&taken_in.roles));
+	CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, count_item,
+								  PointerGetDatum(&taken_in.roles));
 }
 
 /* Watch from now on. */
 void
 ryw_watch_begin(RywWatch *watch)
 {
-	static bool watch_registered = false;
-
-	if (unlikely(!watch_registered))
-	{
-		CacheRegisterRelcacheCallback(count_relation, (Datum) 0);
-		CacheRegisterSyscacheCallback(PROCOID, count_item,
-									  PointerGetDatum(&taken_in.functions));
-		CacheRegisterSyscacheCallback(TYPEOID, count_item,
-									  PointerGetDatum(&taken_in.types));
-		CacheRegisterSyscacheCallback(NAMESPACEOID, count_item,
-									  PointerGetDatum(&taken_in.schemas));
-		CacheRegisterSyscacheCallback(AUTHOID, count_item,
-									  PointerGetDatum(&taken_in.roles));
-		CacheRegisterSyscacheCallback(AUTHMEMROLEMEM, count_item,
-									  PointerGetDatum(&taken_in.roles));
-		watch_registered = true;
-	}
 	*watch = taken_in;
 }
 

@@ -232,7 +232,7 @@ ryw_handup_collect(RywReported *reported, int room, int64 now_us,
 			handup_shared->reports[i].arrived_us > now_us - RYW_REPORT_PATIENCE_US)
 			reporters++;
 	}
-	*share = room / Max(reporters, 1);
+	*share = Max(room / Max(reporters, 1), 1);
 
 	for (int i = 0; i < MAX_REPORTERS; i++)
 	{

@@ -159,13 +159,14 @@ static void
 prepare_tag(void)
 {
 	static TimeLineID failed_tli = 0;
-	TimeLineID	tli = current_timeline();
 	TimestampTz now = GetCurrentStatementStartTimestamp();
+	TimeLineID	tli;
 	uint32		tag;
 
 	/* on a replica there is nothing to commit */
 	if (ryw_setting_report_token != RYW_REPORT_ALWAYS && RecoveryInProgress())
 		return;
+	tli = current_timeline();
 	if (tag_failed_at != 0 && tli == failed_tli &&
 		!TimestampDifferenceExceeds(tag_failed_at, now, TAG_RETRY_MS))
 		return;

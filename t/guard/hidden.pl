@@ -59,6 +59,14 @@ $w->run($_)
   . q{ ELSE 'SELECT 1' END); END LOOP; END $$},
   'CREATE FUNCTION wrong_syntax() RETURNS int LANGUAGE sql STABLE AS'
   . " 'SELEC 1'",
+  'CREATE VIEW fresh AS SELECT id FROM t WHERE ryw_require(NULL)',
+  'CREATE VIEW over_fresh AS SELECT id FROM fresh',
+  'CREATE FUNCTION by_view(int) RETURNS SETOF int LANGUAGE sql STABLE AS'
+  . " 'SELECT id FROM over_fresh WHERE id = \$1'",
+  'CREATE FUNCTION by_view_atomic(int) RETURNS SETOF int LANGUAGE sql STABLE'
+  . ' BEGIN ATOMIC SELECT id FROM over_fresh WHERE id = $1; END',
+  'CREATE FUNCTION by_other_view() RETURNS bigint LANGUAGE sql STABLE AS'
+  . " 'SELECT count(*) FROM pg_stat_activity'",
   'CREATE OPERATOR ### (FUNCTION = app_guard, RIGHTARG = text)',
   'RESET check_function_bodies';
 my $token = write_token($w, 'UPDATE t SET v = v');
@@ -92,6 +100,10 @@ foreach my $node ($c, $w)
 		'one in PL/pgSQL');
 	is($node->value('SELECT count(*) FROM t WHERE false AND EXISTS (SELECT FROM broken_set())'),
 		0, 'a broken function, not reached');
+	is($node->query("SELECT count(*) FROM $_")->sqlstate, 'RY004', "s36: $_: a view with a guard")
+	  foreach 'by_view(1)', 'by_view_atomic(1)';
+	is($node->value('SELECT count(*) FROM over_fresh'), 10, 'the view itself');
+	is($node->query('SELECT id FROM t WHERE by_other_view() > 0')->sqlstate, '00000', 'another view');
 	is($node->value('SELECT count(*) FROM t WHERE false AND wrong_syntax() = 1'),
 		0, 'one that cannot be parsed, not reached');
 	is($node->query('SELECT count(*) FROM t WHERE wrong_syntax() = 1')->sqlstate,
@@ -100,6 +112,17 @@ foreach my $node ($c, $w)
 		'RY004', 's36: by an operator, not reached');
 }
 is($w->query("SELECT makes('$token')")->sqlstate, 'RY004', 's36: in a utility statement');
+
+# The view is replaced by one without a guard, and by one with it.
+foreach my $case ([ 'true', '00000' ], [ 'ryw_require(NULL)', 'RY004' ], [ 'true', '00000' ])
+{
+	my ($condition, $state) = @$case;
+
+	$w->run("CREATE OR REPLACE VIEW fresh AS SELECT id FROM t WHERE $condition");
+	catch_up($primary, $replica);
+	is($_->query('SELECT count(*) FROM by_view(1)')->sqlstate, $state, "s36: its view has $condition")
+	  foreach $c, $w;
+}
 
 # Put in line where there is none, refused where there is, and back.
 $_->prepare('p', 'SELECT count(*) FROM t WHERE changes($1)', $text) foreach map {

@@ -58,6 +58,24 @@ foreach (1 .. 20)
 $ddl->cancel;
 is($ddl->collect->sqlstate, '57014', 's79: schemas came and went all the while');
 
+# A plan that is kept, in a transaction that has its table locked, while the table
+# is analyzed and vacuumed.
+foreach my $node ($replica, $primary)
+{
+	my $c = wire($node);
+
+	$c->run($_)
+	  foreach 'SET plan_cache_mode = force_generic_plan',
+	  'PREPARE q(text) AS SELECT v FROM t WHERE id = 1 AND ryw_require($1, 8000)', 'BEGIN',
+	  ("EXECUTE q('0/1')") x 3;
+	$w->run($_) foreach 'ANALYZE t', 'VACUUM (TRUNCATE false) t';
+	my $now = write_token($w, 'UPDATE t SET v = v + 1 WHERE id = 1');
+	catch_up($primary, $replica);
+	is($c->query("EXECUTE q('$now')")->sqlstate, '00000',
+		"s79: @{[ $node->name ]}: analyzed within a transaction, reached: not refused");
+	$c->finish;
+}
+
 # ---- s80: thousands of plans ----
 
 # A loop of statements that call a function, in a session that has kept so many

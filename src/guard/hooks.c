@@ -40,6 +40,7 @@
 #include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+#include "utils/syscache.h"
 
 #include "base/compat.h"
 #include "base/settings.h"
@@ -135,6 +136,20 @@ check_plan(const PlannedStmt *stmt, const RywWatch *watch, bool is_kept)
 	list_free(indexes);
 }
 
+/* Are the functions still there?  DROP EXTENSION may be what was waited for. */
+static bool
+has_functions(const GuardedQuery *guarded)
+{
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		const FuncExpr *expr = (const FuncExpr *) guarded->calls[i].expr;
+
+		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(expr->funcid)))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Give the statement's snapshot back, wait for every token, take a fresh one.
  * Raises RY004 if the plan may have become wrong since the watch began.
@@ -169,7 +184,8 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 	if (has_waited || waited.slept)
 	{
 		AcceptInvalidationMessages();
-		if (ryw_watch_is_wrong_after(watch, query->plannedstmt, indexes))
+		if (ryw_watch_is_wrong_after(watch, query->plannedstmt, indexes) ||
+			!has_functions(guarded))
 			refuse_plan();
 	}
 	list_free(indexes);

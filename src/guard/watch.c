@@ -68,6 +68,7 @@ static void
 count_relation(Datum arg pg_attribute_unused(), Oid relid)
 {
 	changed_relations[taken_in.relations++ % RELATIONS_KEPT] = relid;
+	taken_in.names++;
 	note_beginning();
 }
 
@@ -127,14 +128,18 @@ ryw_watch_begin(RywWatch *watch)
 }
 
 /*
- * Watch from the beginning of the statement on, its parsing included, if it is a
- * transaction of its own; within a transaction block that is not known.
+ * Watch what the statement says from its beginning on, its parsing included, if it
+ * is a transaction of its own; within a transaction block that is not known.  The
+ * plan knows what has become of its relations before it was made.
  */
 void
 ryw_watch_statement(RywWatch *watch)
 {
+	uint64		relations = watch->relations;
+
 	if (!IsTransactionBlock())
 		*watch = before_statement;
+	watch->relations = relations;
 }
 
 /*
@@ -180,11 +185,11 @@ depends_on(const PlannedStmt *stmt, int cacheid)
 
 /* May this relation have changed? */
 static bool
-relation_changed(const RywWatch *watch, Oid relid)
+relation_changed(uint64 since, Oid relid)
 {
-	if (taken_in.relations - watch->relations > RELATIONS_KEPT)
+	if (taken_in.relations - since > RELATIONS_KEPT)
 		return true;
-	for (uint64 i = watch->relations; i < taken_in.relations; i++)
+	for (uint64 i = since; i < taken_in.relations; i++)
 	{
 		Oid			changed = changed_relations[i % RELATIONS_KEPT];
 
@@ -205,7 +210,7 @@ is_shadowed(const RywWatch *watch, Oid relid)
 	Oid			nearer = name ? RelnameGetRelid(name) : InvalidOid;
 
 	return OidIsValid(nearer) && nearer != relid &&
-		(watch->roles != taken_in.roles || relation_changed(watch, nearer));
+		(watch->roles != taken_in.roles || relation_changed(watch->names, nearer));
 }
 
 /* May what the statement says have come to mean something else? */
@@ -245,7 +250,7 @@ ryw_watch_may_be_wrong(const RywWatch *watch, const PlannedStmt *stmt)
 		return false;
 	foreach(lc, stmt->relationOids)
 	{
-		if (relation_changed(watch, lfirst_oid(lc)))
+		if (relation_changed(watch->relations, lfirst_oid(lc)))
 			return true;
 	}
 	return meaning_changed(watch, stmt);
@@ -310,7 +315,7 @@ ryw_watch_is_wrong_after(const RywWatch *watch, const PlannedStmt *stmt,
 		char		relkind = get_rel_relkind(lfirst_oid(lc));
 
 		/* a relation named by a constant is not locked, and may be gone */
-		if (relation_changed(watch, lfirst_oid(lc)) &&
+		if (relation_changed(watch->relations, lfirst_oid(lc)) &&
 			(relkind == '\0' || relkind == RELKIND_PARTITIONED_TABLE ||
 			 has_subclass(lfirst_oid(lc))))
 			return true;

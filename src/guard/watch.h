@@ -15,7 +15,8 @@
 /* How many changes had been taken in at some moment, by kind. */
 typedef struct RywWatch
 {
-	uint64		relations;
+	uint64		relations;		/* since when they matter to the plan */
+	uint64		names;			/* and to the names in the statement */
 	uint64		functions;
 	uint64		types;
 	uint64		schemas;

@@ -273,7 +273,12 @@ $w->run('CREATE DATABASE elsewhere');
 	is($reader->collect->value, 2, 'guard in another schema: sees the write');
 
 	# Dropped and created again: sessions that knew the old one go on.
+	pause_replay($replica);
 	$after = write_token($there, 'DROP EXTENSION ryw');
+	$reader->send_query("SELECT tools.ryw_wait('$after', 10000)");
+	wait_for_waiters($replica, 1);
+	resume_replay($replica);
+	is($reader->collect->sqlstate, 'RY004', 'dropped during the wait: RY004');
 	is($reader->query("SELECT tools.ryw_wait('$after', 10000)")->sqlstate
 		  =~ /^(?:00000|42883|RY004)$/ ? 1 : 0, 1, 'dropped: gone, or not yet gone');
 	catch_up($primary, $replica);

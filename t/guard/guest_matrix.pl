@@ -312,6 +312,17 @@ sub until_it_waits
 	return ($waits && !defined $result, $result);
 }
 
+# A cancel request of the protocol makes the postmaster signal the session twice,
+# itself and its process group: the second signal may come after the first has been
+# caught.  This one signals once.
+sub cancel_once
+{
+	my ($node, $conn) = @_;
+
+	sql($node, 'SELECT pg_cancel_backend(' . $conn->pid . ')');
+	return;
+}
+
 sub write_version
 {
 	my ($change) = @_;
@@ -550,7 +561,7 @@ sub after_errors
 			if ($sent eq 'extended') { $conn->add_params($statement{$sent}, [])->sync }
 			else { $conn->send_query($statement{$sent}) }
 			my $result = $code eq '57014' ? (until_it_waits($node, $conn))[1] : undef;
-			$conn->cancel if $code eq '57014' && !$result;
+			cancel_once($node, $conn) if $code eq '57014' && !$result;
 			$result //= $conn->collect(30);
 			$conn->query('ROLLBACK') if $sent eq 'a cursor' && $conn->is_open;
 			my $crashed = crashes($node) > $crashes || !$conn->is_open;

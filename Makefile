@@ -45,7 +45,7 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 
 # Those of lag take longest, and begin first.
 TAP_TESTS = 1
-PROVE_TESTS = $(foreach folder,lag wait failover guard clients,\
+PROVE_TESTS = $(foreach folder,lag wait failover guard session clients,\
 	$(sort $(wildcard t/$(folder)/*.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress

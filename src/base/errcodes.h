@@ -22,5 +22,9 @@
 #define ERRCODE_RYW_TOO_MANY		MAKE_SQLSTATE('R', 'Y', '0', '0', '5')
 /* timeline history not readable */
 #define ERRCODE_RYW_UNVERIFIABLE	MAKE_SQLSTATE('R', 'Y', '0', '0', '6')
+/* ryw.require_token, and there is none */
+#define ERRCODE_RYW_NO_TOKEN		MAKE_SQLSTATE('R', 'Y', '0', '0', '7')
+/* the data here are older than was asked for */
+#define ERRCODE_RYW_TOO_OLD			MAKE_SQLSTATE('R', 'Y', '0', '0', '8')
 
 #endif							/* RYW_ERRCODES_H */

@@ -49,16 +49,15 @@ SKIP:
 
 	# The next version, whose library is not there.
 	my $dir = PostgreSQL::Test::Utils::tempdir();
-	my ($control, $script) = ('ryw.control', 'sql/ryw--1.0.sql');
 	mkdir "$dir/extension" or die "$dir: $!\n";
-	copy($_, "$dir/extension/") or die "$_: $!\n" foreach $control, $script;
+	copy($_, "$dir/extension/") or die "$_: $!\n" foreach 'ryw.control', glob('sql/ryw--*.sql');
 	append_to_file("$dir/extension/ryw.control", "default_version = '9.9'\n");
-	append_to_file("$dir/extension/ryw--1.0--9.9.sql", "$newer;\n" =~ s/newer\(/newest(/r);
+	append_to_file("$dir/extension/ryw--1.1--9.9.sql", "$newer;\n" =~ s/newer\(/newest(/r);
 	set_conf($primary, extension_control_path => "$dir:\$system");
 
 	is_missing('ALTER EXTENSION ryw UPDATE', 'ryw_newer_9_9', 'update');
 	is($c->value(q{SELECT extversion FROM pg_extension WHERE extname = 'ryw'}),
-		'1.0', 's62: update: the extension is what it was');
+		'1.1', 's62: update: the extension is what it was');
 	is($c->query('SELECT newest()')->error->{M} // '', 'function newest() does not exist',
 		's62: update: nothing of it stays');
 	is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: update: and it works');

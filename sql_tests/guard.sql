@@ -79,7 +79,8 @@ SELECT ryw_wait(min(v)) FROM items;
 SELECT ryw_wait('0/1', (random() * 10)::int);
 SELECT ryw_wait(ryw_current_token());
 -- these do not
-SELECT ryw_wait(concat('0/', 1), 5 + 5), ryw_wait(ryw_token(), 10000),
+SELECT ryw_wait(concat('0/', 1), 5 + 5), ryw_wait(ryw_current_token(), 10000);
+SELECT ryw_wait(concat('0/', 1), 5 + 5), ryw_wait(current_setting('ryw.token')::ryw_token, 10000),
 	   ryw_wait(nullif('', '')), ryw_require(current_setting('ryw.token'), 10000);
 
 \echo == RY004: a snapshot that belongs to another query
@@ -102,7 +103,7 @@ SELECT ryw_require('0/1', (-9223372036854775808)::bigint);
 SELECT v FROM items WHERE ryw_require('0/1', -5);
 SELECT ryw_wait('');
 SELECT ryw_require('1-2');
-SELECT error_of('SELECT ryw_wait(''0/1'', 1.5)') LIKE '42883%' AS "numeric",
+SELECT error_of('SELECT ryw_wait(''0/1'', -1.5)') LIKE '22023%' AS "numeric",
 	   error_of('SELECT ryw_wait(''0/1'', ''100''::text)') LIKE '42883%' AS "text",
 	   error_of('SELECT ryw_wait()') LIKE '42883%' AS nothing;
 

@@ -75,12 +75,12 @@ DECLARE
 BEGIN
 	EXECUTE format('PREPARE resolving(%s) AS SELECT %s', types, call);
 	FOR line IN EXECUTE 'EXPLAIN (VERBOSE, COSTS OFF) EXECUTE resolving(' ||
-		CASE WHEN timeout_type IS NULL THEN 'NULL' ELSE 'NULL, 0' END || ')' LOOP
+		CASE WHEN timeout_type IS NULL THEN 'NULL' ELSE 'NULL, ''0''' END || ')' LOOP
 		chosen := coalesce(chosen, substring(line FROM 'Output: (.*)'));
 	END LOOP;
 	answer := answer(CASE WHEN timeout_type IS NULL
 				   THEN 'EXECUTE resolving(''0/1'')'
-				   ELSE 'EXECUTE resolving(''0/1'', 0)' END);
+				   ELSE 'EXECUTE resolving(''0/1'', ''0'')' END);
 	answer_null := answer(CASE WHEN timeout_type IS NULL
 				   THEN 'EXECUTE resolving(NULL)'
 				   ELSE 'EXECUTE resolving(NULL, NULL)' END);
@@ -90,16 +90,25 @@ EXCEPTION WHEN syntax_error_or_access_rule_violation THEN
 END $$;
 SELECT token, timeout, w.*, r.chosen = replace(w.chosen, 'wait', 'require') AS require_same,
 	   r.answer = w.answer AND r.answer_null = w.answer_null AS answers_same
-FROM unnest(ARRAY['unknown', 'text', 'varchar', 'varchar(40)', 'char(3)', 'name', 'pg_lsn', 'ryw_token', 'bytea', 'int'])
+FROM unnest(ARRAY['unknown', 'text', 'varchar', 'varchar(40)', 'char(3)', 'name', 'pg_lsn', 'ryw_token', 'bytea', 'oid', 'int',
+				  'json'])
 	 WITH ORDINALITY AS t(token, i),
-	 unnest(ARRAY[NULL, 'unknown', 'smallint', 'int', 'bigint', 'numeric', 'text'])
+	 unnest(ARRAY[NULL, 'unknown', 'smallint', 'int', 'bigint', 'numeric', 'double precision',
+				  'interval', 'text'])
 	 WITH ORDINALITY AS n(timeout, j),
 	 LATERAL resolve('ryw_wait', token, timeout) w,
 	 LATERAL resolve('ryw_require', token, timeout) r
-WHERE CASE WHEN token IN ('bytea', 'int') THEN timeout IS NULL
-		   WHEN timeout IN ('numeric', 'text') THEN token IN ('unknown', 'varchar', 'pg_lsn')
+WHERE CASE WHEN token IN ('int', 'json') THEN timeout IS NULL
+		   WHEN timeout = 'text' THEN token IN ('unknown', 'varchar', 'pg_lsn')
+		   WHEN timeout IN ('numeric', 'interval') THEN token NOT IN ('varchar(40)', 'char(3)')
 		   ELSE true END
 ORDER BY i, j;
+
+-- which type the server tells a driver that says none
+PREPARE untyped AS SELECT ryw_wait($1, $2), ryw_require($3, $4);
+PREPARE untyped_interval AS SELECT ryw_wait($1, interval '1 s');
+SELECT name, parameter_types FROM pg_prepared_statements ORDER BY name;
+DEALLOCATE ALL;
 
 \echo == literals and named arguments
 SELECT answer('SELECT ryw_wait(' || arguments || ')') AS wait,
@@ -110,6 +119,21 @@ FROM unnest(ARRAY[
 	$$'0/1', 0$$,
 	$$'0/1', '0'$$,
 	$$'0/1', NULL$$,
+	$$'0/1', 0.4$$,
+	$$'0/1', -0.6$$,
+	$$'0/1', -1e3::float8$$,
+	$$'0/1', 'NaN'::float8$$,
+	$$'0/1', 'NaN'::numeric$$,
+	$$'0/1', 1e30$$,
+	$$'0/1', interval '0.1 ms'$$,
+	$$'0/1'::ryw_token, interval '1 mon -2 days'$$,
+	$$'0/1'::pg_lsn, interval '-1 s'$$,
+	$$'0/1', interval '2147483647 years'$$,
+	$$NULL, interval '1 s'$$,
+	$$NULL::bytea$$,
+	$$NULL::oid, 5$$,
+	$$'x'::bytea, 5$$,
+	$$5, 5$$,
 	$$'0/1'::text, 0::smallint$$,
 	$$'0/1'::varchar$$,
 	$$'0/1'::pg_lsn, 0$$,
@@ -190,7 +214,7 @@ SELECT ryw_stat_reset();
 SELECT count(*) FROM ryw_stat;
 
 \echo == 63: REVOKE takes effect; each twin has rights of its own
-REVOKE EXECUTE ON FUNCTION ryw_wait(ryw_token, bigint) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION ryw_wait(pg_lsn, bigint) FROM PUBLIC;
 SET ROLE regress_ryw_user;
 SELECT ryw_wait('0/1'::pg_lsn);
 SELECT ryw_wait('0/1');
@@ -208,6 +232,7 @@ SELECT ryw_require('0/1');
 RESET ROLE;
 DEALLOCATE denied;
 REVOKE EXECUTE ON FUNCTION ryw_require(text, bigint), ryw_require(ryw_token, bigint),
+	ryw_require(pg_lsn, bigint),
 	ryw_status(text), ryw_status(ryw_token), ryw_token(), ryw_commit_lsn(),
 	ryw_current_token() FROM PUBLIC;
 SET ROLE regress_ryw_user;
@@ -219,15 +244,15 @@ SELECT ryw_token();
 SELECT ryw_commit_lsn();
 SELECT ryw_current_token();
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(ryw_token, bigint) TO regress_ryw_user;
+GRANT EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(pg_lsn, bigint) TO regress_ryw_user;
 SET ROLE regress_ryw_user;
 SELECT ryw_wait('0/1'), ryw_wait('0/1'::pg_lsn);
 RESET ROLE;
 
 -- leave the database's rights as the script gave them
-REVOKE EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(ryw_token, bigint) FROM regress_ryw_user;
-GRANT EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(ryw_token, bigint),
-	ryw_require(text, bigint), ryw_require(ryw_token, bigint),
+REVOKE EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(pg_lsn, bigint) FROM regress_ryw_user;
+GRANT EXECUTE ON FUNCTION ryw_wait(text, bigint), ryw_wait(pg_lsn, bigint),
+	ryw_require(pg_lsn, bigint), ryw_require(text, bigint), ryw_require(ryw_token, bigint),
 	ryw_status(text), ryw_status(ryw_token), ryw_token(), ryw_commit_lsn(),
 	ryw_current_token() TO PUBLIC;
 DROP ROLE regress_ryw_user, regress_ryw_watcher;

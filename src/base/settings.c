@@ -30,6 +30,8 @@ int			ryw_setting_wait_timeout = WAIT_TIMEOUT_DEFAULT;
 int			ryw_setting_max_wait = MAX_WAIT_DEFAULT;
 int			ryw_setting_max_waiters = MAX_WAITERS_AUTO;
 int			ryw_setting_report_token = RYW_REPORT_COMMIT;
+bool		ryw_setting_require_token = false;
+int			ryw_setting_log_min_wait = -1;
 
 int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
 int			ryw_setting_sample_interval = SAMPLE_DEFAULT;
@@ -111,6 +113,13 @@ static const struct
 		PGC_SUSET, 0
 	},
 	{
+		"ryw.log_min_wait",
+		"Sets the time from which on a wait is logged.",
+		"Zero logs every wait that did not end at once, -1 none.",
+		&ryw_setting_log_min_wait, -1, -1, INT_MAX,
+		PGC_SUSET, GUC_UNIT_MS
+	},
+	{
 		"ryw.heartbeat_interval",
 		"Sets how often the primary writes its picture of the cluster into WAL.",
 		"0 turns it off.",
@@ -168,6 +177,12 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 							 "always: also the position after transactions that only read.",
 							 &ryw_setting_report_token, RYW_REPORT_COMMIT,
 							 report_token_options,
+							 PGC_USERSET, 0,
+							 NULL, NULL, NULL);
+	DefineCustomBoolVariable("ryw.require_token",
+							 "Makes a wait without a token an error.",
+							 "Off: there is nothing to wait for where the token is NULL or empty.",
+							 &ryw_setting_require_token, false,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
 	DefineCustomStringVariable("ryw.wait_for",

@@ -1,11 +1,11 @@
 /*-------------------------------------------------------------------------
  *
  * calls.c
- *	  Recognising calls of ryw_wait and ryw_require, and reading them.
+ *	  Recognising calls of functions that wait, and reading them.
  *
  * The functions are looked up by name in this backend's database, and told
- * from others of that name by the C function behind them.  The result is kept
- * until pg_proc changes.
+ * from others of that name by the C function behind them, which may stand
+ * behind several, for different types.  The result is kept until pg_proc changes.
  *
  *-------------------------------------------------------------------------
  */
@@ -29,14 +29,25 @@
 #include "base/compat.h"
 #include "guard/calls.h"
 #include "guard/snapshot.h"
-#include "token/type.h"
 
-static RywGuardFunction functions[] = {
-	{"ryw_wait", ryw_wait_1_0, false, false, InvalidOid, 0},
-	{"ryw_wait", ryw_wait_text_1_0, true, false, InvalidOid, 0},
-	{"ryw_require", ryw_require_1_0, false, true, InvalidOid, 0},
-	{"ryw_require", ryw_require_text_1_0, true, true, InvalidOid, 0},
-};
+/* The kinds of functions, as their files have added them. */
+#define MAX_KINDS		16
+
+static const RywGuardFunction *kinds[MAX_KINDS];
+static int	nkinds;
+
+/* Those that there are in this backend's database. */
+#define MAX_FUNCTIONS	64
+
+typedef struct KnownFunction
+{
+	Oid			oid;
+	uint32		hash;			/* of the pg_proc entry, as in PlanInvalItem */
+	const RywGuardFunction *kind;
+} KnownFunction;
+
+static KnownFunction known[MAX_FUNCTIONS];
+static int	nknown;
 
 static bool resolved;
 static uint64 invalidations;	/* of pg_proc, since the backend began */
@@ -50,12 +61,23 @@ forget_functions(Datum arg pg_attribute_unused(),
 	invalidations++;
 }
 
+/* Add kinds of functions.  Call from _PG_init alone; the array must last. */
+void
+ryw_calls_add(const RywGuardFunction *functions, int n)
+{
+	for (int i = 0; i < n; i++)
+	{
+		Assert(nkinds < MAX_KINDS);
+		kinds[nkinds++] = &functions[i];
+	}
+}
+
 /*
  * Is this pg_proc entry the SQL side of that C function?  Asked of the loader, not
  * of the function manager, which would ask our own hook about the entry.
  */
 static bool
-is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
+is_entry_of(HeapTuple tuple, const RywGuardFunction *kind)
 {
 	Form_pg_proc form = (Form_pg_proc) GETSTRUCT(tuple);
 	Datum		symbol;
@@ -74,10 +96,33 @@ is_entry_of(HeapTuple tuple, const RywGuardFunction *function)
 		return false;
 	return load_external_function(TextDatumGetCString(library),
 								  TextDatumGetCString(symbol), false, NULL) ==
-		(void *) function->address;
+		(void *) kind->address;
 }
 
-/* Look the functions up by name, and then by what they call. */
+/* Look one kind up by name, and then by what is called. */
+static void
+resolve_kind(const RywGuardFunction *kind)
+{
+	CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP,
+										   CStringGetDatum(kind->name));
+
+	for (int i = 0; i < list->n_members && nknown < MAX_FUNCTIONS; i++)
+	{
+		HeapTuple	tuple = &list->members[i]->tuple;
+
+		if (is_entry_of(tuple, kind))
+		{
+			KnownFunction *function = &known[nknown++];
+
+			function->oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+			function->hash = GetSysCacheHashValue1(PROCOID,
+												   ObjectIdGetDatum(function->oid));
+			function->kind = kind;
+		}
+	}
+	ReleaseCatCacheList(list);
+}
+
 static void
 resolve_functions(void)
 {
@@ -91,27 +136,9 @@ resolve_functions(void)
 	}
 
 	before = invalidations;
-	for (int i = 0; i < (int) lengthof(functions); i++)
-	{
-		RywGuardFunction *function = &functions[i];
-		CatCList   *list = SearchSysCacheList1(PROCNAMEARGSNSP,
-											   CStringGetDatum(function->name));
-
-		function->oid = InvalidOid;
-		for (int k = 0; k < list->n_members; k++)
-		{
-			HeapTuple	tuple = &list->members[k]->tuple;
-
-			if (is_entry_of(tuple, function))
-			{
-				function->oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
-				function->hash = GetSysCacheHashValue1(PROCOID,
-													   ObjectIdGetDatum(function->oid));
-				break;
-			}
-		}
-		ReleaseCatCacheList(list);
-	}
+	nknown = 0;
+	for (int i = 0; i < nkinds; i++)
+		resolve_kind(kinds[i]);
 	resolved = invalidations == before;
 }
 
@@ -119,15 +146,15 @@ resolve_functions(void)
 static const RywGuardFunction *
 function_by_oid(Oid funcid)
 {
-	for (int i = 0; i < (int) lengthof(functions); i++)
+	for (int i = 0; i < nknown; i++)
 	{
-		if (functions[i].oid == funcid && OidIsValid(funcid))
-			return &functions[i];
+		if (known[i].oid == funcid)
+			return known[i].kind;
 	}
 	return NULL;
 }
 
-/* The entry of the table that has this OID in pg_proc, or NULL. */
+/* What kind of function has this OID in pg_proc?  NULL: none of ours. */
 const RywGuardFunction *
 ryw_calls_function_of(Oid funcid)
 {
@@ -140,9 +167,9 @@ ryw_calls_function_of(Oid funcid)
 bool
 ryw_calls_is_name(const char *name)
 {
-	for (int i = 0; i < (int) lengthof(functions); i++)
+	for (int i = 0; i < nkinds; i++)
 	{
-		if (strcmp(functions[i].name, name) == 0)
+		if (strcmp(kinds[i]->name, name) == 0)
 			return true;
 	}
 	return false;
@@ -155,8 +182,8 @@ ryw_calls_is_named_in(const char *source)
 	char	   *lower = asc_tolower(source, strlen(source));
 	bool		found = strstr(lower, "u&\"") != NULL;
 
-	for (int i = 0; i < (int) lengthof(functions) && !found; i++)
-		found = strstr(lower, functions[i].name) != NULL;
+	for (int i = 0; i < nkinds && !found; i++)
+		found = strstr(lower, kinds[i]->name) != NULL;
 	pfree(lower);
 	return found;
 }
@@ -167,12 +194,7 @@ ryw_calls_functions_exist(void)
 {
 	if (!resolved)
 		resolve_functions();
-	for (int i = 0; i < (int) lengthof(functions); i++)
-	{
-		if (OidIsValid(functions[i].oid))
-			return true;
-	}
-	return false;
+	return nknown > 0;
 }
 
 /* How often functions have changed: what is known of them may be kept until then. */
@@ -200,10 +222,9 @@ mentions_guard(const PlannedStmt *stmt)
 	{
 		PlanInvalItem *item = lfirst_node(PlanInvalItem, lc);
 
-		for (int i = 0; i < (int) lengthof(functions); i++)
+		for (int i = 0; i < nknown && item->cacheId == PROCOID; i++)
 		{
-			if (item->cacheId == PROCOID && OidIsValid(functions[i].oid) &&
-				item->hashValue == functions[i].hash)
+			if (item->hashValue == known[i].hash)
 				return true;
 		}
 	}
@@ -283,27 +304,16 @@ evaluate(Expr *expr, ParamListInfo params, EState **estate, bool *is_null)
 									 is_null);
 }
 
-/* Read a token argument; raises 22P02. */
-void
-ryw_calls_read_token(const RywGuardFunction *function, Datum value,
-					 RywToken *token)
-{
-	if (function->takes_text)
-		ryw_token_from_text(DatumGetTextPP(value), token);
-	else
-		*token = *DatumGetRywTokenP(value);
-}
-
-/* Read a timeout argument; raises 22023. */
-RywTimeout
-ryw_calls_read_timeout(Datum value, bool is_null)
+/* A timeout argument, in milliseconds; raises 22023. */
+static RywTimeout
+read_timeout(NullableDatum argument)
 {
 	int64		timeout;
 
-	if (is_null)
+	if (argument.isnull)
 		return RYW_TIMEOUT_DEFAULT;
 
-	timeout = DatumGetInt64(value);
+	timeout = DatumGetInt64(argument.value);
 	if (timeout < 0)
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
@@ -315,6 +325,22 @@ ryw_calls_read_timeout(Datum value, bool is_null)
 }
 
 /*
+ * Read the arguments of a call, whose function is set.  Raises 22023, RY007, and
+ * what the function's read() raises.
+ */
+void
+ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
+					RywGuardCall *call)
+{
+	call->is_null = target.isnull;
+	if (!call->is_null)
+		call->function->read(target.value, call);
+	call->timeout = read_timeout(timeout);
+	if (call->is_null)
+		call->function->note_null();
+}
+
+/*
  * Read a call found in a plan, before the statement runs.  Checks the right
  * to execute the function, as the executor will: nobody shall wait, or learn
  * anything, without it.  Raises 42501, RY004, 22P02 and 22023.
@@ -322,16 +348,16 @@ ryw_calls_read_timeout(Datum value, bool is_null)
 void
 ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 {
-	Node	   *token_arg = linitial(expr->args);
+	Node	   *target_arg = linitial(expr->args);
 	Node	   *timeout_arg = lsecond(expr->args);
 	EState	   *estate = NULL;
-	Datum		value;
-	bool		is_null;
+	NullableDatum target;
+	NullableDatum timeout;
 
 	if (!ryw_compat_may_execute(expr->funcid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION,
 					   get_func_name(expr->funcid));
-	if ((!is_plain(token_arg) || !is_plain(timeout_arg)) &&
+	if ((!is_plain(target_arg) || !is_plain(timeout_arg)) &&
 		ryw_calls_is_row_dependent((Node *) expr->args))
 		ryw_wait_refuse("The arguments depend on rows, or call volatile functions.",
 						"Give the token as a constant or a parameter.");
@@ -340,24 +366,11 @@ ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 	call->function = function_by_oid(expr->funcid);
 	if (call->function == NULL)
 		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
-	value = evaluate((Expr *) token_arg, params, &estate, &call->is_null);
-	if (!call->is_null)
-		ryw_calls_read_token(call->function, value, &call->token);
-	value = evaluate((Expr *) timeout_arg, params, &estate, &is_null);
-	call->timeout = ryw_calls_read_timeout(value, is_null);
+	target.value = evaluate((Expr *) target_arg, params, &estate, &target.isnull);
+	timeout.value = evaluate((Expr *) timeout_arg, params, &estate, &timeout.isnull);
+	ryw_calls_read_args(target, timeout, call);
 	if (estate)
 		FreeExecutorState(estate);
-}
-
-/* Wait as the function does it. */
-bool
-ryw_calls_answer(const RywGuardFunction *function, const RywToken *token,
-				 RywTimeout timeout, RywWaited *waited)
-{
-	if (!function->raises)
-		return ryw_wait_for(token, timeout, waited);
-	ryw_wait_require(token, timeout, waited);
-	return true;
 }
 
 /* Raise RY004: the snapshot cannot be exchanged. */
@@ -379,14 +392,14 @@ ryw_calls_refuse_planning(void)
 					"Declare that function VOLATILE, and call it in a statement of its own.");
 }
 
-/* The entry of the table that the C function serves. */
+/* The kind of function that the C function serves. */
 const RywGuardFunction *
 ryw_calls_function(PGFunction address)
 {
-	for (int i = 0; i < (int) lengthof(functions); i++)
+	for (int i = 0; i < nkinds; i++)
 	{
-		if (functions[i].address == address)
-			return &functions[i];
+		if (kinds[i]->address == address)
+			return kinds[i];
 	}
 	elog(ERROR, "unknown wait function");
 	return NULL;				/* keep the compiler quiet */

@@ -15,29 +15,39 @@
 #include "token/token.h"
 #include "wait/wait.h"
 
-/* A function that waits, and the two things that tell it from the others. */
+typedef struct RywGuardCall RywGuardCall;
+
+/* A kind of function that waits, and what it does. */
 typedef struct RywGuardFunction
 {
 	const char *name;			/* in SQL */
-	PGFunction	address;
-	bool		takes_text;
-	bool		raises;			/* RY001 instead of false */
+	PGFunction	address;		/* tells it from others of that name */
 
-	/* looked up in this backend's database */
-	Oid			oid;
-	uint32		hash;			/* of the pg_proc entry, as in PlanInvalItem */
+	/* read the first argument, which is not NULL; may set is_null */
+	void		(*read) (Datum value, RywGuardCall *call);
+	/* the first argument is NULL, or read() found that it means that */
+	void		(*note_null) (void);
+	/* is there nothing to wait for?  And before the statement was parsed? */
+	bool		(*is_over) (const RywGuardCall *call);
+	bool		(*was_over) (const RywGuardCall *call);
+	/* wait, and answer; raises what the function raises */
+	bool		(*wait) (const RywGuardCall *call, RywWaited *waited);
 } RywGuardFunction;
 
 /* A call, and what came of its wait. */
-typedef struct RywGuardCall
+struct RywGuardCall
 {
 	const Node *expr;			/* the FuncExpr in the plan */
 	const RywGuardFunction *function;
-	bool		is_null;		/* no token: nothing to wait for */
-	RywToken	token;
+	bool		is_null;		/* there is nothing to wait for */
+	union
+	{
+		RywTokenSet tokens;
+		int64		max_age_us;
+	}			target;
 	RywTimeout	timeout;
 	bool		answer;
-} RywGuardCall;
+};
 
 /* Is this one of the functions looked for? */
 typedef bool (*RywFunctionFilter) (Oid funcid);
@@ -47,14 +57,11 @@ extern bool ryw_calls_is_row_dependent(Node *expr);
 extern List *ryw_calls_find(PlannedStmt *stmt);
 extern void ryw_calls_read(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
-extern void ryw_calls_read_token(const RywGuardFunction *function, Datum value,
-								 RywToken *token);
-extern RywTimeout ryw_calls_read_timeout(Datum value, bool is_null);
-extern bool ryw_calls_answer(const RywGuardFunction *function,
-							 const RywToken *token, RywTimeout timeout,
-							 RywWaited *waited);
+extern void ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
+								RywGuardCall *call);
 RYW_NORETURN extern void ryw_calls_refuse_snapshot(void);
 RYW_NORETURN extern void ryw_calls_refuse_planning(void);
+extern void ryw_calls_add(const RywGuardFunction *functions, int n);
 extern const RywGuardFunction *ryw_calls_function(PGFunction address);
 extern const RywGuardFunction *ryw_calls_function_of(Oid funcid);
 extern bool ryw_calls_is_name(const char *name);
@@ -66,9 +73,7 @@ extern uint64 ryw_calls_function_changes(void);
 extern const RywGuardCall *ryw_hooks_find_answer(const Node *expr);
 
 /* in functions.c */
-extern Datum ryw_wait_1_0(PG_FUNCTION_ARGS);
-extern Datum ryw_wait_text_1_0(PG_FUNCTION_ARGS);
-extern Datum ryw_require_1_0(PG_FUNCTION_ARGS);
-extern Datum ryw_require_text_1_0(PG_FUNCTION_ARGS);
+extern void ryw_functions_install(void);
+extern Datum ryw_functions_call(PGFunction address, FunctionCallInfo fcinfo);
 
 #endif							/* RYW_CALLS_H */

@@ -78,8 +78,9 @@ is_over(const GuardedQuery *guarded)
 {
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
-		if (!guarded->calls[i].is_null &&
-			!ryw_wait_is_over(&guarded->calls[i].token))
+		const RywGuardCall *call = &guarded->calls[i];
+
+		if (!call->is_null && !call->function->is_over(call))
 			return false;
 	}
 	return true;
@@ -91,8 +92,9 @@ was_over(const GuardedQuery *guarded)
 {
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
-		if (!guarded->calls[i].is_null &&
-			!ryw_watch_was_reached(&guarded->calls[i].token))
+		const RywGuardCall *call = &guarded->calls[i];
+
+		if (!call->is_null && !call->function->was_over(call))
 			return false;
 	}
 	return true;
@@ -176,8 +178,7 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 	{
 		RywGuardCall *call = &guarded->calls[i];
 
-		call->answer = call->is_null ||
-			ryw_calls_answer(call->function, &call->token, call->timeout, &waited);
+		call->answer = call->is_null || call->function->wait(call, &waited);
 	}
 	ryw_snapshot_retake_query(query);
 
@@ -335,22 +336,27 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
 
 static ProcessUtility_hook_type prev_ProcessUtility;
 
-/* Wait for the token that SET ryw.wait_for names; raises RY001 to RY006. */
+/* Wait for the tokens that SET ryw.wait_for names; raises RY001 to RY007. */
 static void
 wait_for_setting(VariableSetStmt *stmt)
 {
 	char	   *value = ExtractSetVariableArgs(stmt);
-	RywToken	token;
+	RywTokenSet tokens;
 	RywWaited	waited = {0};
 
-	if (value == NULL || *value == '\0')
+	if (value == NULL)
 		return;
-	ryw_token_from_cstring(value, &token);
+	ryw_token_set_from_cstring(value, &tokens);
+	if (tokens.n == 0)
+	{
+		ryw_wait_without_token();
+		return;
+	}
 
 	if (ryw_snapshot_is_fixed() && FirstSnapshotSet)
 		ryw_wait_refuse("The transaction has taken its snapshot already.",
 						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
-	ryw_wait_require(&token, RYW_TIMEOUT_DEFAULT, &waited);
+	ryw_wait_require(&tokens, RYW_TIMEOUT_DEFAULT, &waited);
 
 	/* plans of later statements follow what the schema is now */
 	AcceptInvalidationMessages();
@@ -450,6 +456,7 @@ ryw_hooks_install(void)
 	ExecutorStart_hook = ryw_ExecutorStart;
 	prev_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = ryw_ProcessUtility;
+	ryw_functions_install();
 	ryw_plan_install();
 	ryw_hidden_install();
 	ryw_snapshot_install();

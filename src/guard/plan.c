@@ -183,17 +183,6 @@ find_lost(const List *noted, PlannedStmt *stmt)
 	return lost;
 }
 
-/* The type of the first argument of one of our functions. */
-static Oid
-token_type_of(Oid funcid)
-{
-	Oid		   *types;
-	int			ntypes;
-
-	(void) get_func_signature(funcid, &types, &ntypes);
-	return types[0];
-}
-
 /*
  * Give a call that was not planned its final form, as the planner would have.
  * What the arguments depend on is collected in root.  Where they depend on rows
@@ -206,13 +195,16 @@ plan_call(PlannerInfo *root, FuncExpr *call)
 	if (ryw_calls_is_row_dependent((Node *) call->args))
 	{
 		Param	   *unknown = makeNode(Param);
+		Oid		   *types;
+		int			ntypes;
 
+		(void) get_func_signature(call->funcid, &types, &ntypes);
 		unknown->paramkind = PARAM_EXEC;
-		unknown->paramtype = token_type_of(call->funcid);
+		unknown->paramtype = types[0];
 		unknown->paramtypmod = -1;
 		unknown->paramcollid = get_typcollation(unknown->paramtype);
 		unknown->location = -1;
-		call->args = list_make2(unknown, makeNullConst(INT8OID, -1, InvalidOid));
+		call->args = list_make2(unknown, makeNullConst(types[1], -1, InvalidOid));
 	}
 	call = (FuncExpr *) eval_const_expressions(root, (Node *) call);
 	(void) extract_query_dependencies_walker((Node *) call, root);

@@ -40,7 +40,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "lag/handup.h"
-#include "lag/nodename.h"
+#include "base/nodename.h"
 #include "lag/picture.h"
 
 PG_FUNCTION_INFO_V1(ryw_report_downstream_1_0);

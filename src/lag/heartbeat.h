@@ -22,8 +22,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/nodename.h"
+
 #define RYW_MAX_NODES		64
-#define RYW_NODE_NAME_SIZE	64	/* with the terminating zero */
 
 /* Room for the largest heartbeat there can be. */
 #define RYW_HEARTBEAT_SIZE	(64 + RYW_MAX_NODES * (RYW_NODE_NAME_SIZE + 128))

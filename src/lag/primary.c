@@ -36,7 +36,7 @@
 #include "base/settings.h"
 #include "lag/handup.h"
 #include "lag/heartbeat.h"
-#include "lag/nodename.h"
+#include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/primary.h"
 #include "lag/track.h"

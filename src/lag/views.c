@@ -37,7 +37,7 @@
 #include "base/compat.h"
 #include "base/settings.h"
 #include "base/shmem.h"
-#include "lag/nodename.h"
+#include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/replica.h"
 #include "token/position.h"
@@ -147,10 +147,7 @@ look_around(Here *here, RywPicture *picture)
 	ryw_position_read(&here->position);
 	here->is_primary = here->position.is_primary;
 	here->age_us = RYW_UNKNOWN_US;
-	if (here->is_primary)
-		ryw_nodename_here(here->name);
-	else
-		ryw_nodename_upstream(here->name);
+	ryw_nodename_now(here->name, here->is_primary);
 	ryw_picture_read_reception(&here->reception);
 
 	/* a node just promoted has yet to take its own */

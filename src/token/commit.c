@@ -315,14 +315,20 @@ required_tag(TimeLineID tli)
 }
 
 /*
- * The token of this session's last commit, raising RY006 when its history
- * cannot be read.  Flushes what an asynchronous commit has left unflushed,
+ * The token of this session's last commit.  Raises RY006 when its history cannot
+ * be read, and 55000 on a replica.  Flushes what an asynchronous commit has left unflushed,
  * so that replicas receive it.  Returns false when there was no commit.
  */
 static bool
 flushed_commit(RywToken *token)
 {
 	ryw_shmem_require();
+	if (RecoveryInProgress())
+		ereport(ERROR,
+				(errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+				 errmsg("a replica commits nothing, so it has no token of a commit"),
+				 errhint("Ask on the primary, on the connection that committed; "
+						 "ryw_current_token() covers what a read here has seen.")));
 
 	if (committed.lsn == InvalidXLogRecPtr)
 		return false;
@@ -331,8 +337,7 @@ flushed_commit(RywToken *token)
 	committed_has_tag = true;
 	tag_failed_at = 0;
 
-	if (!RecoveryInProgress())
-		XLogFlush(committed.lsn);
+	XLogFlush(committed.lsn);
 	*token = committed;
 	return true;
 }

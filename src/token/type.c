@@ -77,20 +77,41 @@ ryw_token_copy(const RywToken *token)
 	return result;
 }
 
-/* Read a token; raises 22P02 when str is malformed. */
+/* Raise 54000: more tokens than a set can have. */
 void
-ryw_token_from_cstring(const char *str, RywToken *token)
+ryw_token_refuse_set(void)
 {
-	if (!ryw_token_parse(str, strlen(str), token))
-		report_malformed(str, NULL);
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("a set has at most %d tokens", RYW_SET_MAX),
+			 errhint("Wait for the sets one by one, and drop the tokens that are lost.")));
+}
+
+/* Read a set of tokens, one token for most; raises 22P02 and 54000. */
+void
+ryw_token_set_from_cstring(const char *str, RywTokenSet *set)
+{
+	switch (ryw_set_parse(str, strlen(str), set))
+	{
+		case RYW_SET_OK:
+			break;
+		case RYW_SET_MALFORMED:
+			report_malformed(str, NULL);
+			break;
+		case RYW_SET_TOO_MANY:
+			ryw_token_refuse_set();
+			break;
+	}
 }
 
 /* The same for a text. */
 void
-ryw_token_from_text(const text *str, RywToken *token)
+ryw_token_set_from_text(const text *str, RywTokenSet *set)
 {
-	if (!ryw_token_parse(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), token))
-		report_malformed(text_to_cstring(str), NULL);
+	if (likely(ryw_set_parse(VARDATA_ANY(str), VARSIZE_ANY_EXHDR(str), set) ==
+			   RYW_SET_OK))
+		return;
+	ryw_token_set_from_cstring(text_to_cstring(str), set);
 }
 
 /* ------------------------------------------------------------------------

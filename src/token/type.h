@@ -10,7 +10,8 @@
 
 #include "fmgr.h"
 
-#include "token/token.h"
+#include "base/compat.h"
+#include "token/set.h"
 
 /* A RywToken in memory is the SQL value itself: 16 bytes, by reference. */
 #define DatumGetRywTokenP(d)		((RywToken *) DatumGetPointer(d))
@@ -21,8 +22,9 @@
 /* A palloc'd copy, fit to be returned as a Datum. */
 extern RywToken *ryw_token_copy(const RywToken *token);
 
-/* Read a token; raises 22P02 when str is malformed. */
-extern void ryw_token_from_cstring(const char *str, RywToken *token);
-extern void ryw_token_from_text(const text *str, RywToken *token);
+/* Read a set of tokens; raises 22P02 and 54000. */
+extern void ryw_token_set_from_cstring(const char *str, RywTokenSet *set);
+extern void ryw_token_set_from_text(const text *str, RywTokenSet *set);
+RYW_NORETURN extern void ryw_token_refuse_set(void);
 
 #endif							/* RYW_TYPE_H */

@@ -65,14 +65,49 @@ position_token(const RywPosition *position, RywToken *token)
 	return ryw_timeline_tag(position->tli, &token->tag);
 }
 
+/* Of two verdicts, the one that says more against reading here. */
+static bool
+is_worse(RywVerdict verdict, RywVerdict than)
+{
+	/* as they are told: lost, foreign, unverifiable, then what is to come */
+	static const int rank[] = {
+		[RYW_REACHED] = 0,
+		[RYW_NOT_YET] = 1,
+		[RYW_NEWER_TIMELINE] = 2,
+		[RYW_UNVERIFIABLE] = 3,
+		[RYW_FOREIGN] = 4,
+		[RYW_LOST] = 5,
+	};
+
+	return rank[verdict] > rank[than];
+}
+
+/* Look at each token of a set; the verdict is the worst, the bytes are the most. */
+static RywVerdict
+look_at_set(const RywTokenSet *set, RywPosition *position, int64 *missing)
+{
+	RywVerdict	worst = RYW_REACHED;
+
+	*missing = 0;
+	ryw_position_read(position);
+	for (int i = 0; i < set->n; i++)
+	{
+		RywVerdict	verdict = ryw_wait_look(&set->tokens[i], position);
+
+		*missing = Max(*missing, missing_bytes(&set->tokens[i], position));
+		if (is_worse(verdict, worst))
+			worst = verdict;
+	}
+	return worst;
+}
+
 /*
- * ryw_status: where this node stands towards a token, without waiting.  A
+ * ryw_status: where this node stands towards a token or a set, without waiting.  A
  * token that nobody can reach has no missing bytes and no time of arrival.
  */
 static Datum
-status(FunctionCallInfo fcinfo, const RywToken *token)
+status(FunctionCallInfo fcinfo, const RywTokenSet *set)
 {
-	static const RywToken nothing;
 	Datum		values[STATUS_COLUMNS] = {0};
 	bool		nulls[STATUS_COLUMNS] = {0};
 	RywPosition position;
@@ -81,10 +116,9 @@ status(FunctionCallInfo fcinfo, const RywToken *token)
 	double		speed;
 	int64		missing;
 
-	if (token == NULL)
-		token = &nothing;		/* no token: there is nothing to reach */
-	verdict = ryw_wait_look(token, &position);
-	missing = missing_bytes(token, &position);
+	if (set->n == 0)
+		ryw_wait_without_token();
+	verdict = look_at_set(set, &position, &missing);
 	speed = ryw_replay_speed(position.lsn);
 
 	values[0] = BoolGetDatum(verdict == RYW_REACHED);
@@ -109,20 +143,23 @@ status(FunctionCallInfo fcinfo, const RywToken *token)
 Datum
 ryw_status_1_0(PG_FUNCTION_ARGS)
 {
+	RywTokenSet set = {0};
+
 	ryw_shmem_require();
-	return status(fcinfo, PG_ARGISNULL(0) ? NULL : PG_GETARG_RYW_TOKEN_P(0));
+	if (!PG_ARGISNULL(0))
+		ryw_set_of(&set, PG_GETARG_RYW_TOKEN_P(0));
+	return status(fcinfo, &set);
 }
 
 Datum
 ryw_status_text_1_0(PG_FUNCTION_ARGS)
 {
-	RywToken	token;
+	RywTokenSet set = {0};
 
 	ryw_shmem_require();
-	if (PG_ARGISNULL(0))
-		return status(fcinfo, NULL);
-	ryw_token_from_text(PG_GETARG_TEXT_PP(0), &token);
-	return status(fcinfo, &token);
+	if (!PG_ARGISNULL(0))
+		ryw_token_set_from_text(PG_GETARG_TEXT_PP(0), &set);
+	return status(fcinfo, &set);
 }
 
 /* ryw_stat: what the waits on this node came to. */

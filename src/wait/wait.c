@@ -36,6 +36,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/errcodes.h"
+#include "base/nodename.h"
 #include "base/settings.h"
 #include "base/stats.h"
 #include "token/position.h"
@@ -494,17 +495,94 @@ is_certain(RywVerdict verdict, const RywToken *token,
 		(!position->is_primary || ryw_visibility_is_known(token->lsn));
 }
 
+/* Look at each token of a set; stops at the first that is not certain. */
+static bool
+are_certain(const RywTokenSet *set, RywVerdict *verdict, RywPosition *position)
+{
+	for (int i = 0; i < set->n; i++)
+	{
+		*verdict = look(&set->tokens[i], position);
+		if (!is_certain(*verdict, &set->tokens[i], position))
+			return false;
+	}
+	return true;
+}
+
 /*
  * Is there nothing to wait for?  A single look; locks and errors as in
  * ryw_timeline_verdict().  True is certain: a snapshot taken from now on sees
- * everything up to the token.
+ * everything up to the tokens.
  */
 bool
-ryw_wait_is_over(const RywToken *token)
+ryw_wait_is_over(const RywTokenSet *set)
 {
 	RywPosition position;
+	RywVerdict	verdict;
 
-	return is_certain(look(token, &position), token, &position);
+	return are_certain(set, &verdict, &position);
+}
+
+/* Wait for one token, and say how it ended.  Sets *slept when that took a wait. */
+static RywVerdict
+wait_for_token(const RywToken *token, int64 deadline_us, bool *slept,
+			   RywPosition *position)
+{
+	RywVerdict	verdict = look(token, position);
+
+	if (is_pending(verdict))
+		verdict = look_thoroughly(token, position);
+	if (is_pending(verdict) && deadline_us > ryw_clock_us())
+	{
+		*slept = true;
+		verdict = wait_for_pending(token, position, verdict, deadline_us);
+	}
+	check_verdict(verdict, token, position);
+
+	if (verdict == RYW_REACHED && position->is_primary &&
+		!wait_until_visible(token->lsn, deadline_us, slept))
+		verdict = RYW_NOT_YET;
+	return verdict;
+}
+
+/*
+ * Wait for each token of a set in turn.  What will never be reached is told before
+ * any wait.  *which is the token that was not reached in time.
+ */
+static RywVerdict
+wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
+			  RywPosition *position, const RywToken **which)
+{
+	RywVerdict	verdict = RYW_REACHED;
+
+	for (int i = 0; i < set->n && set->n > 1; i++)
+		check_verdict(look_thoroughly(&set->tokens[i], position),
+					  &set->tokens[i], position);
+	for (int i = 0; i < set->n && verdict == RYW_REACHED; i++)
+	{
+		*which = &set->tokens[i];
+		verdict = wait_for_token(*which, deadline_us, slept, position);
+	}
+	return verdict;
+}
+
+/* One line in the server's log for a wait that took as long as was asked for. */
+static void
+log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
+		 const char *reason)
+{
+	char		text[RYW_SET_TEXT_SIZE];
+	char		name[RYW_NODE_NAME_SIZE];
+
+	if (likely(ryw_setting_log_min_wait < 0) ||
+		took_us < (int64) ryw_setting_log_min_wait * 1000)
+		return;
+	ryw_set_format(set, text);
+	ryw_nodename_now(name, !RecoveryInProgress());
+	ereport(LOG,
+			(errmsg("waited " INT64_FORMAT ".%03d ms for token %s on node \"%s\": %s (%s)",
+					took_us / 1000, (int) (took_us % 1000), text, name,
+					verdict == RYW_REACHED ? "reached" : "not reached", reason),
+			 errhidestmt(true)));
 }
 
 /*
@@ -512,40 +590,32 @@ ryw_wait_is_over(const RywToken *token)
  * clock is read only when there is something to wait for.
  */
 static RywVerdict
-wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
-				 RywPosition *position)
+wait_for_verdict(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited,
+				 RywPosition *position, const RywToken **which)
 {
 	bool		slept = false;
+	const char *reason;
 	int64		began_us;
-	int64		deadline_us;
+	int64		took_us;
 	RywVerdict	verdict;
 
 	ryw_shmem_require();
 
-	verdict = look(token, position);
-	if (likely(is_certain(verdict, token, position)))
+	if (likely(are_certain(set, &verdict, position)))
 	{
 		ryw_stats_count(RYW_COUNT_AT_ONCE);
-		return verdict;
+		return RYW_REACHED;
 	}
 
 	began_us = ryw_clock_us();
+	reason = ryw_wait_reason(verdict == RYW_REACHED ? RYW_NOT_YET : verdict,
+							 position);
 	if (waited->since_us == 0)
 		waited->since_us = began_us;
-	deadline_us = waited->since_us + effective_timeout(timeout) * 1000;
-	if (is_pending(verdict))
-		verdict = look_thoroughly(token, position);
-	if (is_pending(verdict) && deadline_us > began_us)
-	{
-		slept = true;
-		verdict = wait_for_pending(token, position, verdict, deadline_us);
-	}
-	check_verdict(verdict, token, position);
+	verdict = wait_for_each(set, waited->since_us + effective_timeout(timeout) * 1000,
+							&slept, position, which);
 
-	if (verdict == RYW_REACHED && position->is_primary &&
-		!wait_until_visible(token->lsn, deadline_us, &slept))
-		verdict = RYW_NOT_YET;
-
+	took_us = Max(ryw_clock_us() - began_us, 0);
 	if (verdict != RYW_REACHED)
 		ryw_stats_count(RYW_COUNT_TIMEOUT);
 	else if (!slept)
@@ -553,40 +623,60 @@ wait_for_verdict(const RywToken *token, RywTimeout timeout, RywWaited *waited,
 	else
 	{
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
-		ryw_stats_add_wait((uint64) Max(ryw_clock_us() - began_us, 0));
+		ryw_stats_add_wait((uint64) took_us);
 	}
+	log_wait(set, verdict, took_us, reason);
+	waited->took_us += took_us;
 	waited->slept |= slept;
 	return verdict;
 }
 
 /*
- * Wait until this node has reached the token: a snapshot taken afterwards
- * sees everything up to it.  Returns whether it was reached in time.  The
- * caller has given back every snapshot that it could.
+ * Wait until this node has reached every token of the set: a snapshot taken
+ * afterwards sees everything up to them.  Returns whether they were reached in
+ * time.  The caller has given back every snapshot that it could.
  *
  * timeout is in milliseconds and cut to ryw.max_wait; 0 looks once.  A
- * statement that waits for several tokens passes the same *waited, so that
+ * statement that waits for several sets passes the same *waited, so that
  * their times do not add up.  Raises RY002 to RY006; cancel
  * requests and recovery conflicts pass through.
  */
 bool
-ryw_wait_for(const RywToken *token, RywTimeout timeout, RywWaited *waited)
+ryw_wait_for(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 {
 	RywPosition position;
+	const RywToken *which;
 
-	return wait_for_verdict(token, timeout, waited,
-							&position) == RYW_REACHED;
+	return wait_for_verdict(set, timeout, waited, &position,
+							&which) == RYW_REACHED;
 }
 
-/* The same, but raise RY001 when the token is not reached in time. */
+/* The same, but raise RY001 when a token is not reached in time. */
 void
-ryw_wait_require(const RywToken *token, RywTimeout timeout, RywWaited *waited)
+ryw_wait_require(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 {
 	RywPosition position;
-	RywVerdict	verdict = wait_for_verdict(token, timeout, waited,
-										   &position);
+	const RywToken *which;
+	RywVerdict	verdict = wait_for_verdict(set, timeout, waited, &position,
+										   &which);
 
 	if (verdict != RYW_REACHED)
-		report_timeout(effective_timeout(timeout), verdict, token,
-								&position);
+		report_timeout(effective_timeout(timeout), verdict, which, &position);
+}
+
+/*
+ * A wait without a token, NULL or an empty text.  There is nothing to wait for,
+ * unless ryw.require_token says that it must be a mistake: raises RY007.
+ */
+void
+ryw_wait_without_token(void)
+{
+	if (likely(!ryw_setting_require_token))
+		return;
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_NO_TOKEN),
+			 errmsg("there is no token to wait for"),
+			 errdetail("The token is NULL or empty, and ryw.require_token is on."),
+			 errhint("Take the token from the reply to the commit, or read from the primary.")));
 }

@@ -9,6 +9,7 @@
 #define RYW_WAIT_H
 
 #include "base/compat.h"
+#include "token/set.h"
 #include "token/timeline.h"
 
 /* How long a caller wants to wait, in milliseconds; negative: by setting. */
@@ -20,6 +21,7 @@ typedef int64 RywTimeout;
 typedef struct RywWaited
 {
 	int64		since_us;		/* when the first one began, monotonic */
+	int64		took_us;		/* all of them, from then on */
 	bool		slept;
 } RywWaited;
 
@@ -27,11 +29,12 @@ extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
 extern const char *ryw_wait_reason(RywVerdict verdict,
 								   const RywPosition *position);
 
-extern bool ryw_wait_is_over(const RywToken *token);
-extern bool ryw_wait_for(const RywToken *token, RywTimeout timeout,
+extern bool ryw_wait_is_over(const RywTokenSet *set);
+extern bool ryw_wait_for(const RywTokenSet *set, RywTimeout timeout,
 						 RywWaited *waited);
-extern void ryw_wait_require(const RywToken *token, RywTimeout timeout,
+extern void ryw_wait_require(const RywTokenSet *set, RywTimeout timeout,
 							 RywWaited *waited);
+extern void ryw_wait_without_token(void);
 RYW_NORETURN extern void ryw_wait_refuse(const char *detail,
 										 const char *hint);
 

@@ -306,7 +306,7 @@ is(waiters($replica), 0, 's13: queue empty');
 # ---- s15: NULL token ----
 
 foreach my $call ("ryw_wait(NULL)", 'ryw_wait(NULL::ryw_token, 1000)',
-	'ryw_wait(NULL::text, 0)', 'ryw_require(NULL)',
+	'ryw_wait(NULL::text, 0)', 'ryw_require(NULL)', q{ryw_wait('')}, q{ryw_require('', 0)},
 	'ryw_require(NULL::text, NULL)')
 {
 	is($c->value("SELECT $call"), 't', "s15: $call is true");
@@ -316,7 +316,7 @@ is($c->query_params('SELECT ryw_wait($1, $2)', [ undef, 1000 ])->value,
 
 # ---- malformed tokens ----
 
-foreach my $bad ('', 'x', '1-2', '1-2-3-4', '1-G-3', '0-1-1', '-1-1-1')
+foreach my $bad ('x', '.', '1-2-3.', '1-2', '1-2-3-4', '1-G-3', '0-1-1', '-1-1-1')
 {
 	is($c->query("SELECT ryw_wait('$bad', 100)")->sqlstate,
 		'22P02', "malformed token '$bad': 22P02");

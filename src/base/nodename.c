@@ -18,7 +18,7 @@
 
 #include "base/compat.h"
 #include "base/settings.h"
-#include "lag/nodename.h"
+#include "base/nodename.h"
 
 /* What the server calls its WAL receiver when nothing else is given. */
 #define DEFAULT_UPSTREAM_NAME	"walreceiver"
@@ -84,6 +84,16 @@ ryw_nodename_upstream(char *name)
 		return;
 	strlcpy(name, cluster_name[0] != '\0' ? cluster_name : DEFAULT_UPSTREAM_NAME,
 			RYW_NODE_NAME_SIZE);
+}
+
+/* What this node is called in ryw_lag, as a primary or as a replica. */
+void
+ryw_nodename_now(char *name, bool is_primary)
+{
+	if (is_primary)
+		ryw_nodename_here(name);
+	else
+		ryw_nodename_upstream(name);
 }
 
 /* Does primary_conninfo name a database to call functions in? */

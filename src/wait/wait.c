@@ -545,8 +545,27 @@ wait_for_token(const RywToken *token, int64 deadline_us, bool *slept,
 }
 
 /*
- * Wait for each token of a set in turn.  What will never be reached is told before
- * any wait.  *which is the token that was not reached in time.
+ * Raise, before any wait, for the tokens of a set that will never be reached; for
+ * a lost one first, which is what the client must be told.
+ */
+static void
+check_set(const RywTokenSet *set, RywPosition *position)
+{
+	RywVerdict	verdicts[RYW_SET_MAX];
+
+	for (int i = 0; i < set->n; i++)
+	{
+		verdicts[i] = look_thoroughly(&set->tokens[i], position);
+		if (verdicts[i] == RYW_LOST)
+			check_verdict(verdicts[i], &set->tokens[i], position);
+	}
+	for (int i = 0; i < set->n; i++)
+		check_verdict(verdicts[i], &set->tokens[i], position);
+}
+
+/*
+ * Wait for each token of a set in turn.  *which is the one that was not reached in
+ * time.
  */
 static RywVerdict
 wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
@@ -554,9 +573,8 @@ wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
 {
 	RywVerdict	verdict = RYW_REACHED;
 
-	for (int i = 0; i < set->n && set->n > 1; i++)
-		check_verdict(look_thoroughly(&set->tokens[i], position),
-					  &set->tokens[i], position);
+	if (set->n > 1)
+		check_set(set, position);
 	for (int i = 0; i < set->n && verdict == RYW_REACHED; i++)
 	{
 		*which = &set->tokens[i];

@@ -16,7 +16,7 @@ use Test::More;
 
 use constant { USERS => 20, ROUNDS => 25 };
 
-my $nodes = start_cluster(replicas => [ 'replica1', 'replica2' ], delay => '0');
+my $nodes = start_cluster(replicas => [ 'replica1', 'replica2' ], delay => '0ms');
 my ($old, $new, $reader) = @$nodes{qw(primary replica1 replica2)};
 
 sql($old, 'CREATE TABLE writes (who int, n int, PRIMARY KEY (who, n))');

@@ -395,6 +395,8 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 
 		if (is_in_the_way(hold))
 			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
+							hold == RYW_HOLD_RELATIONS ?
+							"Try again, or read from the primary." :
 							"Wait outside of a transaction, or read from the primary.");
 		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;

@@ -126,6 +126,14 @@ $name = still();
 $token = $recipe->must(0, 1, $name)->token;
 is($recipe->run(1, 1, $token)->sqlstate, 'RY001', 'Token: RY001 when the time is up');
 isnt($recipe->must(1, 1, undef)->value, $name, 'Token: NULL waits for nothing: stale');
+SKIP:
+{
+	my $missing = missing('ryw.require_token');
+	skip $missing, 1 if $missing;
+	$conns{replica}->run('SET ryw.require_token = on');
+	is($recipe->run(1, 1, undef)->sqlstate, 'RY007', 'Token: with require_token it is an error');
+	$conns{replica}->run('RESET ryw.require_token');
+}
 resume_replay($replica);
 SKIP:
 {
@@ -308,22 +316,23 @@ $recipe->done;
 # What that leaves in pg_stat_statements.
 SKIP:
 {
-	skip 'pg_stat_statements is not installed', 3 unless $statements;
+	skip 'pg_stat_statements is not installed', 4 unless $statements;
 	my @tokens = map { write_token($conns{primary}, sprintf($update, "many $_")) } 1 .. 600;
 	my $entries = sub {
 		return sql($replica, 'SELECT count(*) FROM pg_stat_statements'
 			  . " WHERE query LIKE '$_[0]%'");
 	};
 
-	catch_up($primary, $replica);
-	sql($replica, 'SELECT pg_stat_statements_reset()');
-	foreach my $one (@tokens)
-	{
-		$recipe->example($one);
+	my $set_and_read = sub {
+		$recipe->example($_[0]);
 		$recipe->must($_) foreach 4, 5;
 		$recipe->must(6, 1);
 		$recipe->must(7);
-	}
+	};
+
+	catch_up($primary, $replica);
+	sql($replica, 'SELECT pg_stat_statements_reset()');
+	$set_and_read->($_) foreach @tokens;
 	my $set = $entries->('SET LOCAL ryw.wait_for');
 	my $all = $entries->('');
 	foreach my $one (@tokens)
@@ -338,6 +347,11 @@ SKIP:
 		'pg_stat_statements: entries of SET for 600 reads');
 	is($entries->('SELECT ryw_wait'), 1, 'pg_stat_statements: one of ryw_wait');
 	is($entries->('SELECT name FROM profiles'), 1, 'pg_stat_statements: one of the read');
+
+	set_conf($replica, 'pg_stat_statements.track_utility' => 'off');
+	sql($replica, 'SELECT pg_stat_statements_reset()');
+	$set_and_read->($_) foreach @tokens[ 0 .. 9 ];
+	is($entries->('SET LOCAL ryw.wait_for'), 0, 'pg_stat_statements: track_utility = off');
 }
 
 # ---- Handing a token on ----

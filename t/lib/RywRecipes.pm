@@ -66,7 +66,7 @@ sub statements
 
 	foreach my $line (split /\n/, $blocks)
 	{
-		$place = $1 =~ /replica/ ? 'replica' : 'primary' if $line =~ /^-- on (.*)/;
+		$place = $1 ? 'replica' : 'primary' if $line =~ /^-- on (?!the same)(a replica)?/;
 		next if $line =~ /^--/;
 		$sql .= ($sql eq '' ? '' : ' ') . ($line =~ s/^\s+|\s+$//gr);
 		next unless $sql =~ s/;$//;

@@ -13,6 +13,7 @@ use warnings;
 
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RywFailover;
 use RywPooler;
 use RywTest;
 use Test::More;
@@ -55,44 +56,55 @@ my %way = (
 			  . " SET LOCAL ryw.wait_for = '$token'; $read; COMMIT");
 	});
 
-# What a client keeps of two tokens: of one timeline it can tell itself, and the
-# server can always.
+# What a client keeps of what it holds and of what it is told: of each timeline
+# and tag the token with the greater LSN.
 sub newer
 {
 	my ($held, $got) = @_;
+	my %kept;
 
-	return $held if !defined $got || $got eq '';
-	return $got if !defined $held;
-	return token_lsn($got) > token_lsn($held) ? $got : $held;
+	foreach my $token (map { split /\./ } grep { defined } $held, $got)
+	{
+		my ($timeline, undef, $tag) = split /-/, $token;
+		my $kept = \$kept{"$timeline $tag"};
+
+		$$kept = $token if !defined $$kept || token_lsn($token) > token_lsn($$kept);
+	}
+	return %kept ? join('.', map { $kept{$_} } sort keys %kept) : undef;
 }
 
+# The same by the server.
 sub merged
 {
 	my ($held, $got, $conn) = @_;
 
-	return newer($held, $got) unless defined $held && defined $got;
+	return $held // $got unless defined $held && defined $got;
 	return $conn->query_params('SELECT ryw_merge($1, $2)', [ $held, $got ])->value;
 }
 
 # Read in turn, the counter growing before each read.  How often the client
 # saw less than it had seen before, and how many replies brought no token.
+# Arguments: between, to be called before each read; merge, how tokens are kept;
+# client, what it holds and what it has seen before.
 sub read_in_turn
 {
-	my ($conns, $way, $rounds, $between, $merge) = @_;
-	my ($held, $seen, $back, $untold) = (undef, 0, 0, 0);
+	my ($conns, $way, $rounds, %arg) = @_;
+	my $merge = $arg{merge} // \&newer;
+	my $client = $arg{client} // { held => undef, seen => 0 };
+	my ($back, $untold) = (0, 0);
 
-	foreach my $name ((@turn) x $rounds)
+	foreach my $name ((grep { $conns->{$_} } @turn) x $rounds)
 	{
 		$n++;
 		$writer->run("UPDATE counter SET n = $n");
-		$between->($name) if $between;
+		$arg{between}->($name) if $arg{between};
 
-		my $result = $way{$way}->($conns->{$name}, $held);
+		my $result = $way{$way}->($conns->{$name}, $client->{held});
 		die "$name: " . $result->error->{M} if $result->error;
-		$back++ if $result->last_value < $seen;
-		$seen = $result->last_value;
+		$back++ if $result->last_value < $client->{seen};
+		$client->{seen} = $result->last_value;
 		$untold++ unless ($result->token // '') ne '';
-		$held = ($merge // \&newer)->($held, $result->token, $conns->{$name});
+		$client->{held} = $merge->($client->{held}, $result->token, $conns->{$name});
 	}
 	return ($back, $untold);
 }
@@ -104,11 +116,11 @@ sub never_goes_back
 
 	foreach my $way (@guards)
 	{
-		my ($back, $untold) = read_in_turn($conns, $way, ROUNDS, $between);
+		my ($back, $untold) = read_in_turn($conns, $way, ROUNDS, between => $between);
 		is($back, 0, "$what: $way: no read goes back");
 		is($untold, 0, "$what: $way: each reply brings a token");
 	}
-	my ($back) = read_in_turn($conns, 'none', ROUNDS, $between);
+	my ($back) = read_in_turn($conns, 'none', ROUNDS, between => $between);
 	cmp_ok($back, '>', 0, "$what: control: without the token reads go back ($back)");
 	return;
 }
@@ -124,14 +136,6 @@ my ($back, $untold) = read_in_turn(\%direct, 'require', 3);
 cmp_ok($back, '>', 0, "control: with the tokens of commits alone reads go back ($back)");
 cmp_ok($untold, '>', 0, 'control: because replies to reads bring none');
 $_->run('SET ryw.report_token = always') foreach values %direct;
-
-SKIP:
-{
-	skip 'ryw_merge is not there yet', 1
-	  unless sql($primary, q{SELECT count(*) FROM pg_proc WHERE proname = 'ryw_merge'});
-	($back) = read_in_turn(\%direct, 'require', 3, undef, \&merged);
-	is($back, 0, 'directly: merged by the server: no read goes back');
-}
 
 # ---- a replica that does not move ----
 
@@ -188,6 +192,47 @@ SKIP:
 	never_goes_back(\%pooled, 'pooler', $somebody_else);
 	$_->finish foreach values %pooled, values %other;
 	stop_bouncer();
+}
+
+# ---- sets of tokens, over a failover ----
+
+SKIP:
+{
+	skip 'ryw_merge is not there yet', 10
+	  unless sql($primary, q{SELECT count(*) FROM pg_proc WHERE proname = 'ryw_merge'});
+	my %reader = map { $_ => wire($nodes->{$_}) } keys %$nodes;
+	my $client = { held => undef, seen => 0 };
+
+	($back) = read_in_turn(\%reader, 'require', 2, client => $client, merge => \&merged);
+	is($back, 0, 'failover: before it, merged by the server: no read goes back');
+	unlike($client->{held}, qr/\./, 'failover: before it the client holds one token');
+
+	# The late replica keeps to the old timeline for a while.
+	catch_up($primary, $fast, $slow);
+	cut_off($slow);
+	stop_node($primary);
+	delete($reader{primary})->vanish;
+	promote_node($fast);
+	$writer = wire($fast);
+	my $before = $n;
+	my %on_new = (replica1 => $reader{replica1});
+	($back) = read_in_turn(\%on_new, 'require', 2, client => $client);
+	is($back, 0, 'failover: on the new primary no read goes back');
+	is(scalar(() = $client->{held} =~ /\./g), 1, 'failover: now the client holds two tokens');
+	is($reader{replica2}->value($read), $before, 'failover: control: the other one has the old');
+	is($reader{replica2}->query_params("$read AND ryw_require(\$1, 50)", [ $client->{held} ])
+		->sqlstate, 'RY001', 'failover: which is no answer behind the set');
+
+	follow($slow, $fast);
+	foreach my $way (grep { $_ ne 'none' } sort keys %way)
+	{
+		($back) = read_in_turn(\%reader, $way, 2, client => $client);
+		is($back, 0, "failover: $way: afterwards no read goes back");
+	}
+	($back) = read_in_turn(\%reader, 'require', 2, client => $client, merge => \&merged);
+	is($back, 0, 'failover: merged by the server: no read goes back');
+	unlike($client->{held}, qr/\./, 'failover: merged by the server: one token is left');
+	$_->finish foreach values %reader, $writer;
 }
 
 finish_tests($nodes);

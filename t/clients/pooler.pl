@@ -8,88 +8,19 @@
 use strict;
 use warnings;
 
-use POSIX ();
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
+use RywPooler;
 use RywTest;
 use Test::More;
 
-my ($pgbouncer) = grep { -x } map { "$_/pgbouncer" } split(/:/, $ENV{PATH}),
-  '/usr/sbin', '/usr/local/sbin';
-plan skip_all => 'pgbouncer is not installed' unless defined $pgbouncer;
+plan skip_all => 'pgbouncer is not installed' unless defined pgbouncer();
 
 my $nodes = start_cluster(replicas => ['replica1']);
 my ($primary, $replica) = @$nodes{qw(primary replica1)};
 
 sql($primary, 'CREATE TABLE t (client int, n int, xid xid8)');
 catch_up($primary, $replica);
-
-# ---- the pooler ----
-
-my $dir = PostgreSQL::Test::Utils::tempdir();
-my $port = PostgreSQL::Test::Cluster::get_free_port();
-my $user = getpwuid($>);
-my $bouncer;
-
-sub start_bouncer
-{
-	my ($pool_size) = @_;
-	my @lines = (
-		'[databases]',
-		map({ my $node = $nodes->{$_};
-			"$_ = host=" . $node->host . ' port=' . $node->port
-			  . " dbname=postgres user=$user" } sort keys %$nodes),
-		'[pgbouncer]',
-		'listen_addr = 127.0.0.1',
-		"listen_port = $port",
-		'unix_socket_dir =',
-		'auth_type = any',
-		'pool_mode = transaction',
-		"default_pool_size = $pool_size",
-		'max_client_conn = 100',
-		"logfile = $dir/pgbouncer.log",
-		"pidfile = $dir/pgbouncer.pid");
-	open(my $ini, '>', "$dir/pgbouncer.ini") or die "pgbouncer.ini: $!";
-	print $ini map { "$_\n" } @lines;
-	close $ini;
-
-	my $pid = fork() // die "fork: $!";
-	if ($pid == 0)
-	{
-		exec($pgbouncer, '-q', "$dir/pgbouncer.ini") or POSIX::_exit(127);
-	}
-	$bouncer = $pid;
-	poll_until(sub { eval { pooled('primary')->finish; 1 } }, 20)
-	  or die 'pgbouncer does not answer: '
-	  . (-f "$dir/pgbouncer.log" ? slurp_file("$dir/pgbouncer.log") : '');
-	return;
-}
-
-sub stop_bouncer
-{
-	return unless defined $bouncer;
-	kill 'INT', $bouncer;
-	waitpid($bouncer, 0);
-	$bouncer = undef;
-	return;
-}
-
-END
-{
-	my $status = $?;
-	stop_bouncer();
-	$? = $status;
-}
-
-sub pooled
-{
-	my ($name) = @_;
-	return RywWire->connect(
-		host => '127.0.0.1',
-		port => $port,
-		dbname => $name,
-		user => $user);
-}
 
 # ---- what each client wrote, and the tokens that it was told ----
 
@@ -141,7 +72,7 @@ sub tokens_are_own
 
 # ---- one server connection, two clients in turn ----
 
-start_bouncer(1);
+start_bouncer($nodes, 1);
 my $from = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
 my ($a, $b) = (pooled('primary'), pooled('primary'));
 is($a->startup->token // '', '', 's60: no token at connect');
@@ -236,7 +167,7 @@ stop_bouncer();
 
 # ---- two server connections, many clients at once ----
 
-start_bouncer(2);
+start_bouncer($nodes, 2);
 $from = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
 @told = ();
 my @clients = map { pooled('primary') } 1 .. 12;

@@ -14,6 +14,7 @@
 #	  RowDescription	names, oids
 #	  DataRow			values (array, undef for NULL)
 #	  CopyData			data
+#	  NotificationResponse	channel, payload
 #	  CommandComplete	tag
 #	  ErrorResponse, NoticeResponse	fields (hash by field letter)
 #	  ReadyForQuery		status (I, T or E)
@@ -57,7 +58,7 @@ my %decoder = (
 	't' => [ 'ParameterDescription', \&decode_parameter_description ],
 	'R' => [ 'Authentication', sub { (code => unpack('N', $_[0])) } ],
 	'K' => [ 'BackendKeyData', \&decode_key_data ],
-	'A' => [ 'NotificationResponse', sub { () } ],
+	'A' => [ 'NotificationResponse', \&decode_notification ],
 	'H' => [ 'CopyOutResponse', sub { () } ],
 	'd' => [ 'CopyData', sub { (data => $_[0]) } ],
 	'c' => [ 'CopyDone', sub { () } ],
@@ -84,6 +85,12 @@ sub decode_key_data
 {
 	my ($pid, $key) = unpack('Na*', $_[0]);
 	return (pid => $pid, key => $key);
+}
+
+sub decode_notification
+{
+	my (undef, $channel, $payload) = unpack('NZ*Z*', $_[0]);
+	return (channel => $channel, payload => $payload);
 }
 
 sub decode_data_row

@@ -211,4 +211,35 @@ COMMENT ON FUNCTION ryw_require(oid, bigint) IS
 
 -- ----------------------------------------------------------------------
 -- Watching
+--
+-- ryw_stat() stays as it is, for views of others that call it; the view has the
+-- columns of both.
 -- ----------------------------------------------------------------------
+
+CREATE FUNCTION ryw_stat_sessions(
+    OUT fresh_waits bigint,
+    OUT too_old bigint,
+    OUT no_token bigint,
+    OUT touches bigint,
+    OUT key_tokens bigint
+)
+RETURNS record
+AS 'MODULE_PATHNAME', 'ryw_stat_sessions_1_1'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+CREATE OR REPLACE VIEW ryw_stat AS
+SELECT waits, at_once, after_waiting, timeouts, lost, foreign_tokens, refused,
+       waiters, wait_p50_ms, wait_p95_ms, wait_p99_ms, wait_max_ms,
+       tokens_reported, since,
+       fresh_waits, too_old, no_token, touches, key_tokens
+FROM ryw_stat(), ryw_stat_sessions();
+
+REVOKE ALL ON FUNCTION ryw_stat_sessions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ryw_stat_sessions() TO pg_monitor;
+
+COMMENT ON FUNCTION ryw_stat_sessions() IS 'the newer columns of view ryw_stat';
+COMMENT ON COLUMN ryw_stat.fresh_waits IS 'waits for data that is fresh enough';
+COMMENT ON COLUMN ryw_stat.too_old IS 'of these, those whose data was too old to the end';
+COMMENT ON COLUMN ryw_stat.no_token IS 'waits refused because there was no token (RY007)';
+COMMENT ON COLUMN ryw_stat.touches IS 'keys that commits have touched';
+COMMENT ON COLUMN ryw_stat.key_tokens IS 'tokens of keys that were asked for';

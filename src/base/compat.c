@@ -2,7 +2,7 @@
  *
  * compat.c
  *	  The server's version; the client's connection, without the headers that
- *	  it wants.
+ *	  it wants; EXPLAIN.
  *
  * libpq-be.h includes the GSSAPI headers where the server was built with
  * GSSAPI, and distributions do not install those with the server's own.  The
@@ -16,6 +16,7 @@
 #undef ENABLE_GSS
 
 #include "common/string.h"
+#include "executor/instrument.h"
 #include "libpq/libpq.h"
 #include "libpq/libpq-be.h"
 #include "miscadmin.h"
@@ -92,3 +93,27 @@ ryw_compat_clean_name(char *clean, const char *name, size_t size)
 	strlcpy(clean, copy, size);
 	pfree(copy);
 }
+
+#if RYW_EXPLAIN_BY_HAND
+
+/* What EXPLAIN does with a query when no library has a hook there. */
+void
+ryw_compat_explain_query(RYW_EXPLAIN_PARAMS)
+{
+	BufferUsage buffers_before = pgBufferUsage;
+	BufferUsage buffers = {0};
+	instr_time	began;
+	instr_time	took;
+	PlannedStmt *plan;
+
+	INSTR_TIME_SET_CURRENT(began);
+	plan = pg_plan_query(query, query_string, cursor_options, params);
+	INSTR_TIME_SET_CURRENT(took);
+	INSTR_TIME_SUBTRACT(took, began);
+	BufferUsageAccumDiff(&buffers, &pgBufferUsage, &buffers_before);
+
+	ExplainOnePlan(plan, into, es, query_string, params, query_env, &took,
+				   es->buffers ? &buffers : NULL);
+}
+
+#endif							/* RYW_EXPLAIN_BY_HAND */

@@ -31,6 +31,11 @@
 #endif
 
 #include "catalog/pg_proc.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
 #include "nodes/execnodes.h"
 #if PG_VERSION_NUM >= 160000
 #include "nodes/miscnodes.h"
@@ -213,6 +218,25 @@ ryw_compat_partition_locks(int partition)
 	ParamListInfo bound_params
 #define RYW_PLANNER_ARGS \
 	parse, query_string, cursor_options, bound_params
+#endif
+
+/*
+ * Has EXPLAIN a hook for what others want to say of a plan?  Before 18 there is
+ * one around the explaining of a query, and before 17 nothing to call in it when
+ * no other library has one.
+ */
+#define RYW_EXPLAIN_ASKS	(PG_VERSION_NUM >= 180000)
+#define RYW_EXPLAIN_PARAMS \
+	Query *query, int cursor_options, IntoClause *into, ExplainState *es, \
+	const char *query_string, ParamListInfo params, QueryEnvironment *query_env
+#define RYW_EXPLAIN_ARGS \
+	query, cursor_options, into, es, query_string, params, query_env
+
+#define RYW_EXPLAIN_BY_HAND	(PG_VERSION_NUM < 170000)
+#if !RYW_EXPLAIN_BY_HAND
+#define ryw_compat_explain_query	standard_ExplainOneQuery
+#else
+extern void ryw_compat_explain_query(RYW_EXPLAIN_PARAMS);
 #endif
 
 /*

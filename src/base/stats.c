@@ -21,10 +21,13 @@
 #include "base/histogram.h"
 #include "base/stats.h"
 
+/* Whole cache lines, and they begin at one. */
+#define ROW_SIZE	TYPEALIGN(PG_CACHE_LINE_SIZE, RYW_COUNTERS * sizeof(uint64))
+
 typedef union RywStatsRow
 {
 	pg_atomic_uint64 counts[RYW_COUNTERS];	/* written by the owner alone */
-	char		pad[PG_CACHE_LINE_SIZE];
+	char		pad[ROW_SIZE];
 } RywStatsRow;
 
 typedef struct RywStatsShared
@@ -36,8 +39,13 @@ typedef struct RywStatsShared
 	/* no lock */
 	RywHistogram waits;			/* atomic counters */
 	int			nrows;			/* fixed */
+	pg_attribute_aligned(PG_CACHE_LINE_SIZE)
 	RywStatsRow rows[FLEXIBLE_ARRAY_MEMBER];	/* by proc number */
 } RywStatsShared;
+
+StaticAssertDecl(sizeof(RywStatsRow) % PG_CACHE_LINE_SIZE == 0 &&
+				 offsetof(RywStatsShared, rows) % PG_CACHE_LINE_SIZE == 0,
+				 "no two rows may share a cache line");
 
 static RywStatsShared *stats_shared;
 

@@ -46,6 +46,7 @@
 #include "base/settings.h"
 #include "base/stats.h"
 #include "guard/calls.h"
+#include "guard/explain.h"
 #include "guard/hidden.h"
 #include "guard/hooks.h"
 #include "guard/plan.h"
@@ -60,7 +61,9 @@ typedef struct GuardedQuery
 {
 	dlist_node	node;
 	MemoryContextCallback forget;
+	const PlannedStmt *plan;
 	Snapshot	snapshot;
+	RywWaited	waited;
 	int			ncalls;
 	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
 } GuardedQuery;
@@ -161,7 +164,6 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 				  bool is_kept)
 {
 	bool		has_waited = !was_over(guarded);
-	RywWaited	waited = {0};
 	List	   *indexes;
 
 	/* while it was planned: after that it holds its locks */
@@ -178,11 +180,11 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 	{
 		RywGuardCall *call = &guarded->calls[i];
 
-		call->answer = call->is_null || call->function->wait(call, &waited);
+		call->answer = call->is_null || call->function->wait(call, &guarded->waited);
 	}
 	ryw_snapshot_retake_query(query);
 
-	if (has_waited || waited.slept)
+	if (has_waited || guarded->waited.slept)
 	{
 		AcceptInvalidationMessages();
 		if (ryw_watch_is_wrong_after(watch, query->plannedstmt, indexes) ||
@@ -240,6 +242,7 @@ remember_query(GuardedQuery *guarded, const QueryDesc *query)
 
 	memcpy(kept, guarded, size);
 	pfree(guarded);
+	kept->plan = query->plannedstmt;
 	kept->snapshot = query->snapshot;
 	kept->forget.func = forget_query;
 	kept->forget.arg = kept;
@@ -274,6 +277,33 @@ ryw_hooks_find_answer(const Node *expr)
 		}
 	}
 	return NULL;
+}
+
+/*
+ * What a running statement has waited, by its plan; NULL when it is not guarded.
+ * Of several that run this plan it is the one whose snapshot is active; NULL when
+ * that does not tell them apart.
+ */
+const RywWaited *
+ryw_hooks_find_waited(const PlannedStmt *plan)
+{
+	Snapshot	snapshot = ActiveSnapshotSet() ? GetActiveSnapshot() : NULL;
+	const RywWaited *found = NULL;
+	int			nfound = 0;
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &guarded_queries)
+	{
+		GuardedQuery *query = dlist_container(GuardedQuery, node, iter.cur);
+
+		if (query->plan != plan)
+			continue;
+		found = &query->waited;
+		if (query->snapshot == snapshot)
+			return found;
+		nfound++;
+	}
+	return nfound == 1 ? found : NULL;
 }
 
 /* A function that the planner works out runs a statement: it must not wait. */
@@ -456,6 +486,7 @@ ryw_hooks_install(void)
 	ExecutorStart_hook = ryw_ExecutorStart;
 	prev_ProcessUtility = ProcessUtility_hook;
 	ProcessUtility_hook = ryw_ProcessUtility;
+	ryw_explain_install();
 	ryw_functions_install();
 	ryw_plan_install();
 	ryw_hidden_install();

@@ -30,11 +30,13 @@
 PG_FUNCTION_INFO_V1(ryw_status_1_0);
 PG_FUNCTION_INFO_V1(ryw_status_text_1_0);
 PG_FUNCTION_INFO_V1(ryw_stat_1_0);
+PG_FUNCTION_INFO_V1(ryw_stat_sessions_1_1);
 PG_FUNCTION_INFO_V1(ryw_stat_reset_1_0);
 PG_FUNCTION_INFO_V1(ryw_waiters_1_0);
 
 #define STATUS_COLUMNS	5
 #define STAT_COLUMNS	14
+#define SESSIONS_COLUMNS 5
 #define WAITERS_COLUMNS 5
 
 /* Turn one row into a datum of the function's result type. */
@@ -188,6 +190,28 @@ ryw_stat_1_0(PG_FUNCTION_ARGS)
 		nulls[i] = !stats.has_waits;
 	values[12] = Int64GetDatum((int64) stats.counts[RYW_COUNT_REPORTED]);
 	values[13] = TimestampTzGetDatum(stats.since);
+	return one_row(fcinfo, values, nulls);
+}
+
+/* ryw_stat_sessions: the columns that view ryw_stat has had since 1.1. */
+Datum
+ryw_stat_sessions_1_1(PG_FUNCTION_ARGS)
+{
+	static const RywCounter columns[SESSIONS_COLUMNS] = {
+		RYW_COUNT_FRESH,
+		RYW_COUNT_TOO_OLD,
+		RYW_COUNT_NO_TOKEN,
+		RYW_COUNT_TOUCHES,
+		RYW_COUNT_KEY_TOKENS
+	};
+	Datum		values[SESSIONS_COLUMNS];
+	bool		nulls[SESSIONS_COLUMNS] = {0};
+	RywStats	stats;
+
+	ryw_shmem_require();
+	ryw_stats_read(&stats);
+	for (int i = 0; i < SESSIONS_COLUMNS; i++)
+		values[i] = Int64GetDatum((int64) stats.counts[columns[i]]);
 	return one_row(fcinfo, values, nulls);
 }
 

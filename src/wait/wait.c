@@ -585,7 +585,10 @@ wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
 	return verdict;
 }
 
-/* One line in the server's log for a wait that took as long as was asked for. */
+/*
+ * One line in the server's log for a wait that took as long as was asked for.  One
+ * that ends with RY002 to RY006 is in the log as that error.
+ */
 static void
 log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
 		 const char *reason)
@@ -593,8 +596,7 @@ log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
 	char		text[RYW_SET_TEXT_SIZE];
 	char		name[RYW_NODE_NAME_SIZE];
 
-	if (likely(ryw_setting_log_min_wait < 0) ||
-		took_us < (int64) ryw_setting_log_min_wait * 1000)
+	if (took_us < (int64) ryw_setting_log_min_wait * 1000)
 		return;
 	ryw_set_format(set, text);
 	ryw_nodename_now(name, !RecoveryInProgress());
@@ -602,7 +604,7 @@ log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
 			(errmsg("waited " INT64_FORMAT ".%03d ms for token %s on node \"%s\": %s (%s)",
 					took_us / 1000, (int) (took_us % 1000), text, name,
 					verdict == RYW_REACHED ? "reached" : "not reached", reason),
-			 errhidestmt(true)));
+			 errhidestmt(true), errhidecontext(true)));
 }
 
 /*
@@ -645,7 +647,9 @@ wait_for_verdict(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited,
 		ryw_stats_count(RYW_COUNT_AFTER_WAITING);
 		ryw_stats_add_wait((uint64) took_us);
 	}
-	log_wait(set, verdict, took_us, reason);
+	if (unlikely(ryw_setting_log_min_wait >= 0) && (slept || verdict != RYW_REACHED))
+		log_wait(set, verdict, took_us, verdict == RYW_REACHED ? reason :
+				 ryw_wait_reason(verdict, position));
 	waited->took_us += took_us;
 	waited->slept |= slept;
 	return verdict;
@@ -693,7 +697,7 @@ ryw_wait_without_token(void)
 {
 	if (likely(!ryw_setting_require_token))
 		return;
-	ryw_stats_count(RYW_COUNT_REFUSED);
+	ryw_stats_count(RYW_COUNT_NO_TOKEN);
 	ereport(ERROR,
 			(errcode(ERRCODE_RYW_NO_TOKEN),
 			 errmsg("there is no token to wait for"),

@@ -196,12 +196,14 @@ foreach my $query (
 	"SET ryw.wait_for = '$token'",
 	"SELECT * FROM ryw_status('$token')",
 	'SELECT ryw_current_token()',
-	'SELECT ryw_token()',
-	'SELECT ryw_commit_lsn()',
 	"SET ryw.wait_timeout = '1s'",
 	"SET ryw.report_token = always")
 {
 	is($plain->query($query)->sqlstate, '00000', "s63: plain user may: $query");
+}
+foreach my $query ('SELECT ryw_token()', 'SELECT ryw_commit_lsn()')
+{
+	is($plain_writer->query($query)->sqlstate, '00000', "s63: plain user may: $query");
 }
 foreach my $query (
 	'SELECT * FROM ryw_stat', 'SELECT * FROM ryw_stat()',

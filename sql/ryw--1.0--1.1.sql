@@ -238,8 +238,8 @@ REVOKE ALL ON FUNCTION ryw_stat_sessions() FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ryw_stat_sessions() TO pg_monitor;
 
 COMMENT ON FUNCTION ryw_stat_sessions() IS 'the newer columns of view ryw_stat';
-COMMENT ON COLUMN ryw_stat.fresh_waits IS 'waits for data that is fresh enough';
-COMMENT ON COLUMN ryw_stat.too_old IS 'of these, those whose data was too old to the end';
+COMMENT ON COLUMN ryw_stat.fresh_waits IS 'times that data of at most some age was asked for';
+COMMENT ON COLUMN ryw_stat.too_old IS 'of these, those where the data was too old to the end (false, or RY008)';
 COMMENT ON COLUMN ryw_stat.no_token IS 'waits refused because there was no token (RY007)';
 COMMENT ON COLUMN ryw_stat.touches IS 'keys that commits have touched';
 COMMENT ON COLUMN ryw_stat.key_tokens IS 'tokens of keys that were asked for';

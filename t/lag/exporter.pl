@@ -30,6 +30,8 @@ sql($primary, 'CREATE TABLE t (i int)');
 my $token = write_token(wire($primary), 'INSERT INTO t VALUES (1)');
 catch_up($primary, $replica);
 is(sql($replica, "SELECT ryw_wait('$token', 10000)"), 't', 'a wait to be counted');
+is( wire($replica)->query('SET ryw.require_token = on; SELECT ryw_wait(NULL)')->sqlstate,
+	'RY007', 'and one without a token');
 poll_until(sub { (lag_row($replica, 'replica1')->{lag_max} // -1) >= 0 })
   or die 'no heartbeat';
 
@@ -120,7 +122,8 @@ foreach my $node ($primary, $replica)
 	  or diag($staleness // 'none');
 	foreach my $series (qw(waits_total at_once_total after_waiting_total
 		timeouts_total lost_total foreign_total refused_total waiters
-		tokens_reported_total))
+		tokens_reported_total fresh_waits_total too_old_total no_token_total
+		touches_total key_tokens_total))
 	{
 		like($got{"ryw_stat_$series\{}"} // 'none', qr/^\d+$/,
 			"$name: ryw_stat_$series");
@@ -128,6 +131,8 @@ foreach my $node ($primary, $replica)
 	%seen = (%seen, %got);
 	is($got{'ryw_stat_waits_total{}'},
 		sql($node, 'SELECT waits FROM ryw_stat'), "$name: the count is right");
+	is($got{'ryw_stat_no_token_total{}'},
+		$name eq 'replica1' ? 1 : 0, "$name: so is that of the newer columns");
 }
 
 # ---- a lag that is known is exported as it is ----
@@ -181,11 +186,17 @@ push @expressions,
   slurp_file("$examples/alerts.yml") =~ /^\s+expr: (.*)$/mg;
 cmp_ok(scalar @expressions, '>', 16, 'and the rules');
 my %used = map { $_ => 1 } map { /\b(ryw_\w+)/g } @expressions;
+is( join(' ', grep { !$known{"ryw_stat_$_"} && !$known{"ryw_stat_${_}_total"} && !/^(?:since|wait_.*)$/ }
+		map { s/foreign_tokens/foreign/r } split ' ', sql($primary,
+			q{SELECT string_agg(attname, ' ') FROM pg_attribute
+				WHERE attrelid = 'ryw_stat'::regclass AND attnum > 0})),
+	'', 'every column of ryw_stat is exported');
 is(join(' ', grep { !$known{$_} } sort keys %used),
 	'', 'they speak of nothing but exported series');
 ok($used{$_}, "shown: $_")
   foreach qw(ryw_lag_p50_seconds ryw_lag_p99_seconds ryw_stat_waits_total
-  ryw_stat_timeouts_total ryw_stat_waiters);
+  ryw_stat_timeouts_total ryw_stat_waiters ryw_stat_too_old_total
+  ryw_stat_no_token_total ryw_stat_touches_total ryw_stat_key_tokens_total);
 
 SKIP:
 {

@@ -271,6 +271,32 @@ works_as_in_1_0('updated', 's65: updated');
 	$conn->finish;
 }
 
+# ---- rights that were taken from everybody ----
+
+# Forms that 1.1 adds are everybody's, until they are revoked as well, in the way of
+# docs/reference.md.
+{
+	sql($primary, 'CREATE DATABASE revoked');
+	my $owner = wire($primary, dbname => 'revoked');
+	my $app = wire($primary, dbname => 'revoked', user => 'app');
+	my ($revoke) = slurp_file('docs/reference.md') =~ /^(SELECT format\('REVOKE .*?) \\gexec$/ms;
+	my %form = (
+		old => q{SELECT ryw_wait('0/1')},
+		new => q{SELECT ryw_wait('0/1', interval '1 s')});
+	my $state = sub {
+		return join ' ', map { $app->query($form{$_})->sqlstate } qw(old new);
+	};
+
+	$owner->run(q{CREATE EXTENSION ryw VERSION '1.0'});
+	$owner->run($_->[0]) foreach $owner->run($revoke)->rows;
+	is($state->(), '42501 42883', 's63: revoked in 1.0');
+	$owner->run('ALTER EXTENSION ryw UPDATE');
+	is($state->(), '42501 00000', 's63: updated: what is new is everybody\'s');
+	$owner->run($_->[0]) foreach $owner->run($revoke)->rows;
+	is($state->(), '42501 42501', 's63: revoked once more');
+	$_->finish foreach $owner, $app;
+}
+
 # ---- dump and restore ----
 
 foreach my $from (qw(updated old))

@@ -31,6 +31,7 @@ my @needing = (
 	"SELECT * FROM ryw_status('0/1')",
 	"SELECT * FROM ryw_status('0/1'::ryw_token)",
 	'SELECT * FROM ryw_stat',
+	'SELECT * FROM ryw_stat_sessions()',
 	'SELECT * FROM ryw_waiters',
 	'SELECT ryw_stat_reset()');
 

@@ -42,6 +42,39 @@ $c->run(q{UPDATE pg_proc SET prosrc = 'ryw_newer_9_9' WHERE proname = 'newer'});
 is_missing('SELECT newer()', 'ryw_newer_9_9', 'newer SQL is called');
 is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: the rest goes on working');
 
+# 1.1's objects and 1.0's library: on a replica that has not got its library yet.
+# Each function of 1.1 is made to ask for a symbol that is nowhere.
+{
+	sql($primary, 'CREATE DATABASE later');
+	my $later = wire($primary, dbname => 'later');
+	$later->run($_)
+	  foreach 'CREATE EXTENSION ryw',
+	  q{UPDATE pg_proc SET prosrc = replace(prosrc, '_1_1', '_9_9') WHERE prosrc ~ '^ryw_.*_1_1$'};
+	$later->finish;
+	$later = wire($primary, dbname => 'later');
+	my @calls = map { $_->[0] } $later->run(
+		# the planner does without a strict function of a constant NULL
+		q{SELECT format('SELECT %s(%s)', proname, (SELECT string_agg(concat(CASE WHEN proisstrict
+				THEN '(SELECT NULL OFFSET 0)' ELSE 'NULL' END, '::', format_type(t, NULL)), ', '
+			ORDER BY n) FROM unnest(proargtypes) WITH ORDINALITY a(t, n)))
+		FROM pg_proc WHERE prosrc ~ '^ryw_.*_9_9$' ORDER BY 1})->rows;
+
+	cmp_ok(scalar @calls, '>=', 9, 's62: functions whose symbol is new in 1.1: ' . @calls);
+	foreach my $call (@calls, 'SELECT * FROM ryw_stat',
+		q{SELECT ryw_wait('0/1', interval '1 s')}, q{SELECT ryw_merge(x) FROM (VALUES ('0/1')) a(x)})
+	{
+		my $result = $later->query($call);
+
+		is($result->sqlstate, '42883', "s62: older library: $call: refused");
+		like($result->error->{M} // '', qr/could not find function "ryw_\w+_9_9" in file ".*ryw/,
+			"s62: older library: $call: names what is missing");
+	}
+	is($later->value($_), 't', "s62: older library: $_: 1.0's functions work")
+	  foreach q{SELECT ryw_wait('0/1', 0)}, q{SELECT true WHERE ryw_require('0/1', 0)},
+	  'SELECT waits > 0 FROM ryw_stat()', 'SELECT count(*) > 0 FROM ryw_lag';
+	$later->finish;
+}
+
 SKIP:
 {
 	skip 'extensions elsewhere than in the installation: from PostgreSQL 18 on', 5

@@ -14,9 +14,9 @@
  *   the floor to the end of WAL.  (A server is promoted once in its life, and no
  *   replica writes here.)
  * - Commits are not entered in the order of their records: one may wait for a
- *   synchronous standby meanwhile.  So positions are only ever raised, and the
- *   floor holds for keys that are in the table, too: a late commit may enter a key
- *   anew whose later one has been pushed out.
+ *   synchronous standby meanwhile.  So positions are only ever raised.
+ * - The floor holds for keys that are in the table, too.  A transaction of which it
+ *   is not known what it touched, prepared before the start for one, raises it.
  * - Others can see a commit before it is entered.  So a commit is announced before
  *   it is made, and taken back when it is entered.  While something is announced,
  *   the answer is the end of WAL, which covers the commit if anybody can see it.
@@ -342,7 +342,7 @@ ryw_keys_ask(uint64 key, RywKeyMark *mark)
 		RywKeyMark	now;
 
 		mark_of_now(&now);
-		raise_mark(mark, now.lsn, now.at);
+		raise_mark(mark, now.lsn, RYW_KEY_UNDER_WAY);
 	}
 	return place >= 0;
 }

@@ -12,11 +12,14 @@
 
 #include "base/shmem.h"
 
+#define RYW_KEY_UNDER_WAY	PG_INT64_MAX
+
 /* What is known of a key: nothing that touched it is later than this. */
 typedef struct RywKeyMark
 {
 	XLogRecPtr	lsn;			/* end of a commit record, or of all WAL */
-	int64		at;				/* when, on the monotonic clock */
+	int64		at;				/* when, on the monotonic clock;
+								 * RYW_KEY_UNDER_WAY: perhaps just now */
 } RywKeyMark;
 
 typedef struct RywKeyStat

@@ -100,6 +100,9 @@ my @touching = (
 	[ 'twice', 'BEGIN', $insert, "SELECT ryw_touch('k'), ryw_touch('k')", 'COMMIT' ],
 	[ 'in a subtransaction', 'BEGIN', $insert, 'SAVEPOINT a', "SELECT ryw_touch('k')",
 		'RELEASE a', 'COMMIT' ],
+	[ 'in one that is released, before another that is rolled back', 'BEGIN', $insert,
+		'SAVEPOINT a', "SELECT ryw_touch('k')", 'RELEASE a', 'SAVEPOINT b', 'ROLLBACK TO b',
+		'COMMIT' ],
 	[ 'in one that is never released', 'BEGIN', $insert, 'SAVEPOINT a',
 		"SELECT ryw_touch('k')", 'COMMIT' ],
 	[ 'again after a rollback to a savepoint', 'BEGIN', $insert, 'SAVEPOINT a',
@@ -413,9 +416,50 @@ foreach my $how (qw(restart crash))
 	is(stat_of('floor'), $token, "s86: $how: raises the floor");
 }
 
+# Entered late into a full bucket, where all others are newer and none has had to
+# make room so far.
+set_conf($primary, synchronous_standby_names => 'replica1');
+await_synchronous($primary, $replica);
+run_all($_, 'SET synchronous_commit = local') foreach $w, $other;
+sql($primary, 'SET synchronous_commit = local');
+restart('restart');
+run_all($_, 'SET synchronous_commit = local') foreach $w, $other;
+{
+	my $before = key_token('k');
+	is(stat_of('entries'), 0, 's86: late: control: the table is empty');
+	begin_commit($w, @touch_slowly);
+	crowd(16);
+	is(stat_of('entries'), 16, 's86: late: control: the table is full');
+	is(stat_of('evictions'), 0, 's86: late: control: nobody had to make room');
+	my $token = end_commit($w);
+	is_later($token, $before, 's86: late: control: the key had an older answer');
+	is(key_token('k'), $token, 's86: late: there is no room for it, and the floor is its token');
+}
+
+# COMMIT PREPARED is done, and then its session is ended before it can say so.
+{
+	my $before = key_token('k');
+	run_all($w, @touch[0 .. 2], "PREPARE TRANSACTION 'ended'");
+	begin_commit($w, "COMMIT PREPARED 'ended'");
+	my $end = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
+	sql($primary, 'SELECT pg_terminate_backend(' . $w->pid . ')');
+	poll_until(
+		sub { !sql($primary, 'SELECT count(*) FROM pg_stat_activity WHERE pid = ' . $w->pid) })
+	  or die 'the session does not end';
+	is(sql($primary, 'SELECT count(*) FROM pg_prepared_xacts'), 0,
+		's86: ended: control: the transaction is committed');
+	cmp_ok(token_lsn($before), '<', lsn_int($end), 's86: ended: control: the key had an older answer');
+	cmp_ok(token_lsn(key_token('k')), '>=', lsn_int($end), 's86: ended: the answer covers it');
+	$w->vanish;
+	$w = wire($primary);
+	resume_replay($replica);
+}
+set_conf($primary, synchronous_standby_names => undef);
+
 # A session that is killed takes the others with it, and the table.
 {
 	kill 'KILL', $w->pid;
+	poll_until(sub { !$other->fill->is_open }) or die 'the server does not notice';
 	observer_gone($primary);
 	poll_until(sub { my $c = wire($primary, may_fail => 1); $c->is_open && !$c->startup->error })
 	  or die 'the server does not come back';

@@ -201,6 +201,102 @@ COMMENT ON FUNCTION ryw_require(oid, bigint) IS
 -- Keys
 -- ----------------------------------------------------------------------
 
+-- Their answers change with every commit, so they are VOLATILE: a balancer keeps
+-- them on the primary.  A key that is a number or a uuid is the key of its text.
+
+CREATE FUNCTION ryw_touch(VARIADIC keys text[])
+RETURNS void
+AS 'MODULE_PATHNAME', 'ryw_touch_1_1'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE;
+
+CREATE FUNCTION ryw_touch(key bigint)
+RETURNS void
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+RETURN ryw_touch(key::text);
+
+CREATE FUNCTION ryw_touch(key uuid)
+RETURNS void
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL UNSAFE
+RETURN ryw_touch(key::text);
+
+CREATE FUNCTION ryw_key_token(key text)
+RETURNS text
+AS 'MODULE_PATHNAME', 'ryw_key_token_1_1'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+
+CREATE FUNCTION ryw_key_token(key bigint)
+RETURNS text
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED
+RETURN ryw_key_token(key::text);
+
+CREATE FUNCTION ryw_key_token(key uuid)
+RETURNS text
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED
+RETURN ryw_key_token(key::text);
+
+CREATE FUNCTION ryw_recent_write(key text, "window" interval)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_recent_write_1_1'
+LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED;
+
+CREATE FUNCTION ryw_recent_write(key bigint, "window" interval)
+RETURNS boolean
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED
+RETURN ryw_recent_write(key::text, "window");
+
+CREATE FUNCTION ryw_recent_write(key uuid, "window" interval)
+RETURNS boolean
+LANGUAGE sql VOLATILE CALLED ON NULL INPUT PARALLEL RESTRICTED
+RETURN ryw_recent_write(key::text, "window");
+
+CREATE FUNCTION ryw_key_stat(
+    OUT entries bigint,
+    OUT evictions bigint,
+    OUT floor ryw_token,
+    OUT floor_age interval,
+    OUT hits bigint,
+    OUT misses bigint
+)
+RETURNS record
+AS 'MODULE_PATHNAME', 'ryw_key_stat_1_1'
+LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED;
+
+CREATE VIEW ryw_key_stat AS
+SELECT entries, evictions, floor, floor_age, hits, misses
+FROM ryw_key_stat();
+
+REVOKE ALL ON FUNCTION ryw_key_stat() FROM PUBLIC;
+REVOKE ALL ON ryw_key_stat FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ryw_key_stat() TO pg_monitor;
+GRANT SELECT ON ryw_key_stat TO pg_monitor;
+
+COMMENT ON FUNCTION ryw_touch(text[]) IS
+'readers who ask for these keys have to wait for this transaction, when it commits';
+COMMENT ON FUNCTION ryw_touch(bigint) IS
+'readers who ask for this key have to wait for this transaction, when it commits';
+COMMENT ON FUNCTION ryw_touch(uuid) IS
+'readers who ask for this key have to wait for this transaction, when it commits';
+COMMENT ON FUNCTION ryw_key_token(text) IS
+'token of the last commit that touched the key, or a later one';
+COMMENT ON FUNCTION ryw_key_token(bigint) IS
+'token of the last commit that touched the key, or a later one';
+COMMENT ON FUNCTION ryw_key_token(uuid) IS
+'token of the last commit that touched the key, or a later one';
+COMMENT ON FUNCTION ryw_recent_write(text, interval) IS
+'false when no commit has touched the key in this time before now';
+COMMENT ON FUNCTION ryw_recent_write(bigint, interval) IS
+'false when no commit has touched the key in this time before now';
+COMMENT ON FUNCTION ryw_recent_write(uuid, interval) IS
+'false when no commit has touched the key in this time before now';
+COMMENT ON FUNCTION ryw_key_stat() IS 'how the table of keys is doing; see view ryw_key_stat';
+COMMENT ON VIEW ryw_key_stat IS 'how the table of keys is doing; empty on a replica';
+COMMENT ON COLUMN ryw_key_stat.entries IS 'keys in the table';
+COMMENT ON COLUMN ryw_key_stat.evictions IS 'keys that had to make room for another';
+COMMENT ON COLUMN ryw_key_stat.floor IS 'answer for keys that are not in the table, and the least for those that are';
+COMMENT ON COLUMN ryw_key_stat.floor_age IS 'how long ago the last commit under the floor was';
+COMMENT ON COLUMN ryw_key_stat.hits IS 'questions for keys that were in the table';
+COMMENT ON COLUMN ryw_key_stat.misses IS 'questions for keys that were not, and got the floor';
+
 -- ----------------------------------------------------------------------
 -- Bounded staleness
 -- ----------------------------------------------------------------------
@@ -221,7 +317,7 @@ CREATE FUNCTION ryw_stat_sessions(
     OUT too_old bigint,
     OUT no_token bigint,
     OUT touches bigint,
-    OUT key_tokens bigint
+    OUT key_lookups bigint
 )
 RETURNS record
 AS 'MODULE_PATHNAME', 'ryw_stat_sessions_1_1'
@@ -231,7 +327,7 @@ CREATE OR REPLACE VIEW ryw_stat AS
 SELECT waits, at_once, after_waiting, timeouts, lost, foreign_tokens, refused,
        waiters, wait_p50_ms, wait_p95_ms, wait_p99_ms, wait_max_ms,
        tokens_reported, since,
-       fresh_waits, too_old, no_token, touches, key_tokens
+       fresh_waits, too_old, no_token, touches, key_lookups
 FROM ryw_stat(), ryw_stat_sessions();
 
 REVOKE ALL ON FUNCTION ryw_stat_sessions() FROM PUBLIC;
@@ -242,4 +338,4 @@ COMMENT ON COLUMN ryw_stat.fresh_waits IS 'times that data of at most some age w
 COMMENT ON COLUMN ryw_stat.too_old IS 'of these, those where the data was too old to the end (false, or RY008)';
 COMMENT ON COLUMN ryw_stat.no_token IS 'waits refused because there was no token (RY007)';
 COMMENT ON COLUMN ryw_stat.touches IS 'keys that commits have touched';
-COMMENT ON COLUMN ryw_stat.key_tokens IS 'tokens of keys that were asked for';
+COMMENT ON COLUMN ryw_stat.key_lookups IS 'keys that were asked for';

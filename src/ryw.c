@@ -18,6 +18,9 @@
 #include "lag/handup.h"
 #include "lag/picture.h"
 #include "lag/worker.h"
+#include "session/keys.h"
+#include "session/prepared.h"
+#include "session/touches.h"
 #include "token/commit.h"
 #include "token/marks.h"
 #include "token/nonce.h"
@@ -42,6 +45,8 @@ static const RywShmemArea *const areas[] = {
 	&ryw_timeline_area,
 	&ryw_visibility_area,
 	&ryw_queue_area,
+	&ryw_keys_area,
+	&ryw_prepared_area,
 };
 
 /*
@@ -64,6 +69,7 @@ _PG_init(void)
 					  ryw_replay_hook_resource_managers);
 	ryw_commit_install();
 	ryw_hooks_install();
+	ryw_touches_install();
 	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

@@ -24,6 +24,7 @@
 #define SAMPLE_DEFAULT			100
 #define LAG_WINDOW_DEFAULT		(5 * 60 * 1000)
 #define LAG_WINDOW_MIN			1000
+#define MAX_KEYS_MAX			(64 * 1024 * 1024)
 #define DAY						(24 * 60 * 60 * 1000)
 
 int			ryw_setting_wait_timeout = WAIT_TIMEOUT_DEFAULT;
@@ -32,6 +33,8 @@ int			ryw_setting_max_waiters = MAX_WAITERS_AUTO;
 int			ryw_setting_report_token = RYW_REPORT_COMMIT;
 bool		ryw_setting_require_token = false;
 int			ryw_setting_log_min_wait = -1;
+int			ryw_setting_max_keys = RYW_MAX_KEYS_DEFAULT;
+char	   *ryw_setting_key;
 
 int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
 int			ryw_setting_sample_interval = SAMPLE_DEFAULT;
@@ -120,6 +123,13 @@ static const struct
 		PGC_SUSET, GUC_UNIT_MS
 	},
 	{
+		"ryw.max_keys",
+		"Sets how many keys are remembered with their last commit.",
+		"0 turns keys off.",
+		&ryw_setting_max_keys, RYW_MAX_KEYS_DEFAULT, 0, MAX_KEYS_MAX,
+		PGC_POSTMASTER, 0
+	},
+	{
 		"ryw.heartbeat_interval",
 		"Sets how often the primary writes its picture of the cluster into WAL.",
 		"0 turns it off.",
@@ -142,6 +152,15 @@ static const struct
 	}
 };
 
+/* A server that runs already refuses parameters that only a start can set. */
+static GucContext
+possible_context(GucContext context)
+{
+	if (context == PGC_POSTMASTER && !process_shared_preload_libraries_in_progress)
+		return PGC_SIGHUP;
+	return context;
+}
+
 /*
  * Define every parameter.  Without preloading there is no shared memory and
  * no wait; the parameters exist all the same, so that giving one is answered
@@ -160,7 +179,7 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 								integer_settings[i].boot_value,
 								integer_settings[i].min,
 								integer_settings[i].max,
-								integer_settings[i].context,
+								possible_context(integer_settings[i].context),
 								integer_settings[i].flags,
 								NULL, NULL, NULL);
 	DefineCustomStringVariable(RYW_TOKEN_SETTING,
@@ -192,6 +211,13 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 							   PGC_USERSET,
 							   GUC_NOT_IN_SAMPLE | GUC_DISALLOW_IN_FILE,
 							   check_wait_for, NULL, NULL);
+	DefineCustomStringVariable("ryw.key",
+							   "Sets the key that each commit of a write touches.",
+							   "Empty means none.",
+							   &ryw_setting_key, "",
+							   PGC_USERSET,
+							   GUC_NOT_IN_SAMPLE,
+							   NULL, NULL, NULL);
 	DefineCustomStringVariable("ryw.node_name",
 							   "Sets the name of this node in ryw_lag while it is the primary.",
 							   "Empty means cluster_name, else the name in primary_conninfo.",

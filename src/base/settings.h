@@ -25,6 +25,9 @@ extern int	ryw_setting_report_token;	/* RywReportToken */
 extern bool ryw_setting_require_token;	/* NULL and '' are errors */
 extern int	ryw_setting_log_min_wait;	/* milliseconds; -1: never */
 
+extern int	ryw_setting_max_keys;	/* 0: off */
+extern char *ryw_setting_key;	/* what each commit of a write touches */
+
 extern int	ryw_setting_heartbeat_interval; /* milliseconds; 0: off */
 extern int	ryw_setting_sample_interval;	/* milliseconds */
 extern int	ryw_setting_lag_window; /* milliseconds */
@@ -32,6 +35,7 @@ extern char *ryw_setting_node_name;
 
 #define RYW_HEARTBEAT_DEFAULT	1000	/* milliseconds */
 #define RYW_SAMPLE_MIN			10
+#define RYW_MAX_KEYS_DEFAULT	65536
 
 extern void ryw_settings_define(bool preloaded, const char *(*show_token) (void));
 extern void ryw_settings_accept_wait_for(bool accept);

@@ -11,13 +11,17 @@
 #include "storage/lwlock.h"
 
 /* The locks; none is taken while another is held. */
+#define RYW_KEY_LOCKS	32
+
 typedef enum RywLock
 {
 	RYW_LOCK_QUEUE,				/* the wait queue; startup process takes it */
 	RYW_LOCK_STATS,				/* the base of the counters */
 	RYW_LOCK_REPORTS,			/* what replicas hand up about their own */
 	RYW_LOCK_LINEAGE,			/* the nonces' file; never the startup process */
-	RYW_LOCKS
+	RYW_LOCK_PREPARED,			/* keys of prepared transactions */
+	RYW_LOCK_KEYS,				/* the first of those of the table of keys */
+	RYW_LOCKS = RYW_LOCK_KEYS + RYW_KEY_LOCKS
 } RywLock;
 
 /* A piece of shared memory that belongs to one file. */

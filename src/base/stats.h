@@ -25,7 +25,8 @@ typedef enum RywCounter
 	RYW_COUNT_TOO_OLD,			/* of these: data was older to the end */
 	RYW_COUNT_NO_TOKEN,			/* refused: no token */
 	RYW_COUNT_TOUCHES,			/* keys touched by commits */
-	RYW_COUNT_KEY_TOKENS,		/* tokens of keys asked for */
+	RYW_COUNT_KEY_HITS,			/* keys asked for that were in the table */
+	RYW_COUNT_KEY_MISSES,		/* and those that were not */
 	RYW_COUNTERS
 } RywCounter;
 

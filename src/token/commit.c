@@ -300,8 +300,8 @@ ryw_commit_forget(void)
 }
 
 /* The tag for tokens of this timeline, or RY006. */
-static uint32
-required_tag(TimeLineID tli)
+uint32
+ryw_commit_required_tag(TimeLineID tli)
 {
 	uint32		tag;
 
@@ -333,7 +333,7 @@ flushed_commit(RywToken *token)
 	if (committed.lsn == InvalidXLogRecPtr)
 		return false;
 	if (!committed_has_tag)
-		committed.tag = required_tag(committed.tli);
+		committed.tag = ryw_commit_required_tag(committed.tli);
 	committed_has_tag = true;
 	tag_failed_at = 0;
 
@@ -384,11 +384,11 @@ ryw_current_token_1_0(PG_FUNCTION_ARGS)
 	ryw_shmem_require();
 
 	/* the nonce is logged ahead of the position, should this be the first */
-	(void) required_tag(current_timeline());
+	(void) ryw_commit_required_tag(current_timeline());
 	ryw_position_visible_bound(&position);
 	token->lsn = position.lsn;
 	token->tli = position.tli;
-	token->tag = required_tag(token->tli);
+	token->tag = ryw_commit_required_tag(token->tli);
 	if (position.is_primary)
 		XLogFlush(token->lsn);
 	PG_RETURN_POINTER(token);

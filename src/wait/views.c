@@ -197,21 +197,18 @@ ryw_stat_1_0(PG_FUNCTION_ARGS)
 Datum
 ryw_stat_sessions_1_1(PG_FUNCTION_ARGS)
 {
-	static const RywCounter columns[SESSIONS_COLUMNS] = {
-		RYW_COUNT_FRESH,
-		RYW_COUNT_TOO_OLD,
-		RYW_COUNT_NO_TOKEN,
-		RYW_COUNT_TOUCHES,
-		RYW_COUNT_KEY_TOKENS
-	};
 	Datum		values[SESSIONS_COLUMNS];
 	bool		nulls[SESSIONS_COLUMNS] = {0};
 	RywStats	stats;
 
 	ryw_shmem_require();
 	ryw_stats_read(&stats);
-	for (int i = 0; i < SESSIONS_COLUMNS; i++)
-		values[i] = Int64GetDatum((int64) stats.counts[columns[i]]);
+	values[0] = Int64GetDatum((int64) stats.counts[RYW_COUNT_FRESH]);
+	values[1] = Int64GetDatum((int64) stats.counts[RYW_COUNT_TOO_OLD]);
+	values[2] = Int64GetDatum((int64) stats.counts[RYW_COUNT_NO_TOKEN]);
+	values[3] = Int64GetDatum((int64) stats.counts[RYW_COUNT_TOUCHES]);
+	values[4] = Int64GetDatum((int64) (stats.counts[RYW_COUNT_KEY_HITS] +
+									   stats.counts[RYW_COUNT_KEY_MISSES]));
 	return one_row(fcinfo, values, nulls);
 }
 

@@ -123,7 +123,7 @@ foreach my $node ($primary, $replica)
 	foreach my $series (qw(waits_total at_once_total after_waiting_total
 		timeouts_total lost_total foreign_total refused_total waiters
 		tokens_reported_total fresh_waits_total too_old_total no_token_total
-		touches_total key_tokens_total))
+		touches_total key_lookups_total))
 	{
 		like($got{"ryw_stat_$series\{}"} // 'none', qr/^\d+$/,
 			"$name: ryw_stat_$series");
@@ -196,7 +196,7 @@ is(join(' ', grep { !$known{$_} } sort keys %used),
 ok($used{$_}, "shown: $_")
   foreach qw(ryw_lag_p50_seconds ryw_lag_p99_seconds ryw_stat_waits_total
   ryw_stat_timeouts_total ryw_stat_waiters ryw_stat_too_old_total
-  ryw_stat_no_token_total ryw_stat_touches_total ryw_stat_key_tokens_total);
+  ryw_stat_no_token_total ryw_stat_touches_total ryw_stat_key_lookups_total);
 
 SKIP:
 {

@@ -479,7 +479,7 @@ sub differing
 
 # ---- ryw_stat ----
 
-my @columns = qw(fresh_waits too_old no_token touches key_tokens);
+my @columns = qw(fresh_waits too_old no_token touches key_lookups);
 my $p = wire($primary);
 
 $p->run('SELECT ryw_stat_reset()');

@@ -33,7 +33,11 @@ my @needing = (
 	'SELECT * FROM ryw_stat',
 	'SELECT * FROM ryw_stat_sessions()',
 	'SELECT * FROM ryw_waiters',
-	'SELECT ryw_stat_reset()');
+	'SELECT ryw_stat_reset()',
+	"SELECT ryw_touch('k')",
+	"SELECT ryw_key_token('k')",
+	"SELECT ryw_recent_write('k', '1 s')",
+	'SELECT * FROM ryw_key_stat');
 
 # ---- s61: not in shared_preload_libraries ----
 

@@ -198,7 +198,7 @@ SKIP:
 
 SKIP:
 {
-	skip 'ryw_merge is not there yet', 10
+	skip 'ryw_merge is not there yet', 11
 	  unless sql($primary, q{SELECT count(*) FROM pg_proc WHERE proname = 'ryw_merge'});
 	my %reader = map { $_ => wire($nodes->{$_}) } keys %$nodes;
 	my $client = { held => undef, seen => 0 };

@@ -54,7 +54,8 @@ is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: the rest goes on working')
 	$later = wire($primary, dbname => 'later');
 	my @calls = map { $_->[0] } $later->run(
 		# the planner does without a strict function of a constant NULL
-		q{SELECT format('SELECT %s(%s)', proname, (SELECT string_agg(concat(CASE WHEN proisstrict
+		q{SELECT format('SELECT %s(%s)', proname, (SELECT string_agg(concat(CASE WHEN n = pronargs
+					AND provariadic <> 0 THEN 'VARIADIC ' END, CASE WHEN proisstrict
 				THEN '(SELECT NULL OFFSET 0)' ELSE 'NULL' END, '::', format_type(t, NULL)), ', '
 			ORDER BY n) FROM unnest(proargtypes) WITH ORDINALITY a(t, n)))
 		FROM pg_proc WHERE prosrc ~ '^ryw_.*_9_9$' ORDER BY 1})->rows;

@@ -128,12 +128,12 @@ COMMENT ON DOMAIN ryw_any_token IS 'a ryw_token beside a ryw_timeout';
 
 CREATE FUNCTION ryw_wait(token bpchar, timeout ryw_timeout)
 RETURNS boolean
-AS 'MODULE_PATHNAME', 'ryw_wait_text_1_0'
+AS 'MODULE_PATHNAME', 'ryw_wait_text_1_1'
 LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
 CREATE FUNCTION ryw_wait(token ryw_any_token, timeout ryw_timeout)
 RETURNS boolean
-AS 'MODULE_PATHNAME', 'ryw_wait_1_0'
+AS 'MODULE_PATHNAME', 'ryw_wait_1_1'
 LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
 CREATE FUNCTION ryw_wait(token pg_lsn, timeout bigint DEFAULT NULL)
@@ -153,12 +153,12 @@ LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
 CREATE FUNCTION ryw_require(token bpchar, timeout ryw_timeout)
 RETURNS boolean
-AS 'MODULE_PATHNAME', 'ryw_require_text_1_0'
+AS 'MODULE_PATHNAME', 'ryw_require_text_1_1'
 LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
 CREATE FUNCTION ryw_require(token ryw_any_token, timeout ryw_timeout)
 RETURNS boolean
-AS 'MODULE_PATHNAME', 'ryw_require_1_0'
+AS 'MODULE_PATHNAME', 'ryw_require_1_1'
 LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
 CREATE FUNCTION ryw_require(token pg_lsn, timeout bigint DEFAULT NULL)

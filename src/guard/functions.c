@@ -24,10 +24,14 @@
 
 PG_FUNCTION_INFO_V1(ryw_wait_1_0);
 PG_FUNCTION_INFO_V1(ryw_wait_text_1_0);
+PG_FUNCTION_INFO_V1(ryw_wait_1_1);
+PG_FUNCTION_INFO_V1(ryw_wait_text_1_1);
 PG_FUNCTION_INFO_V1(ryw_wait_lsn_1_1);
 PG_FUNCTION_INFO_V1(ryw_wait_null_1_1);
 PG_FUNCTION_INFO_V1(ryw_require_1_0);
 PG_FUNCTION_INFO_V1(ryw_require_text_1_0);
+PG_FUNCTION_INFO_V1(ryw_require_1_1);
+PG_FUNCTION_INFO_V1(ryw_require_text_1_1);
 PG_FUNCTION_INFO_V1(ryw_require_lsn_1_1);
 PG_FUNCTION_INFO_V1(ryw_require_null_1_1);
 PG_FUNCTION_INFO_V1(ryw_timeout_from_interval_1_1);
@@ -102,10 +106,14 @@ wait_or_raise(const RywGuardCall *call, RywWaited *waited)
 static const RywGuardFunction token_functions[] = {
 	TOKEN_FUNCTION("ryw_wait", ryw_wait_1_0, read_token, wait_or_say_so),
 	TOKEN_FUNCTION("ryw_wait", ryw_wait_text_1_0, read_text, wait_or_say_so),
+	TOKEN_FUNCTION("ryw_wait", ryw_wait_1_1, read_token, wait_or_say_so),
+	TOKEN_FUNCTION("ryw_wait", ryw_wait_text_1_1, read_text, wait_or_say_so),
 	TOKEN_FUNCTION("ryw_wait", ryw_wait_lsn_1_1, read_lsn, wait_or_say_so),
 	TOKEN_FUNCTION("ryw_wait", ryw_wait_null_1_1, refuse_type, wait_or_say_so),
 	TOKEN_FUNCTION("ryw_require", ryw_require_1_0, read_token, wait_or_raise),
 	TOKEN_FUNCTION("ryw_require", ryw_require_text_1_0, read_text, wait_or_raise),
+	TOKEN_FUNCTION("ryw_require", ryw_require_1_1, read_token, wait_or_raise),
+	TOKEN_FUNCTION("ryw_require", ryw_require_text_1_1, read_text, wait_or_raise),
 	TOKEN_FUNCTION("ryw_require", ryw_require_lsn_1_1, read_lsn, wait_or_raise),
 	TOKEN_FUNCTION("ryw_require", ryw_require_null_1_1, refuse_type, wait_or_raise),
 };
@@ -179,6 +187,18 @@ ryw_wait_text_1_0(PG_FUNCTION_ARGS)
 }
 
 Datum
+ryw_wait_1_1(PG_FUNCTION_ARGS)
+{
+	return ryw_functions_call(ryw_wait_1_1, fcinfo);
+}
+
+Datum
+ryw_wait_text_1_1(PG_FUNCTION_ARGS)
+{
+	return ryw_functions_call(ryw_wait_text_1_1, fcinfo);
+}
+
+Datum
 ryw_wait_lsn_1_1(PG_FUNCTION_ARGS)
 {
 	return ryw_functions_call(ryw_wait_lsn_1_1, fcinfo);
@@ -201,6 +221,18 @@ Datum
 ryw_require_text_1_0(PG_FUNCTION_ARGS)
 {
 	return ryw_functions_call(ryw_require_text_1_0, fcinfo);
+}
+
+Datum
+ryw_require_1_1(PG_FUNCTION_ARGS)
+{
+	return ryw_functions_call(ryw_require_1_1, fcinfo);
+}
+
+Datum
+ryw_require_text_1_1(PG_FUNCTION_ARGS)
+{
+	return ryw_functions_call(ryw_require_text_1_1, fcinfo);
 }
 
 Datum

@@ -30,6 +30,8 @@ sql($primary, 'CREATE TABLE t (i int)');
 my $token = write_token(wire($primary), 'INSERT INTO t VALUES (1)');
 catch_up($primary, $replica);
 is(sql($replica, "SELECT ryw_wait('$token', 10000)"), 't', 'a wait to be counted');
+sql($primary, q{SELECT ryw_touch('a key')});
+sql($primary, "SELECT ryw_key_token('$_')") foreach 'a key', 'another';
 is( wire($replica)->query('SET ryw.require_token = on; SELECT ryw_wait(NULL)')->sqlstate,
 	'RY007', 'and one without a token');
 poll_until(sub { (lag_row($replica, 'replica1')->{lag_max} // -1) >= 0 })
@@ -128,6 +130,14 @@ foreach my $node ($primary, $replica)
 		like($got{"ryw_stat_$series\{}"} // 'none', qr/^\d+$/,
 			"$name: ryw_stat_$series");
 	}
+	foreach my $column (qw(entries evictions_total hits_total misses_total))
+	{
+		my $value = sql($node, 'SELECT ' . ($column =~ s/_total//r) . ' FROM ryw_key_stat');
+
+		is($got{"ryw_key_stat_$column\{}"}, $value, "$name: ryw_key_stat_$column");
+		cmp_ok($value, '>=', 1, "$name: and counted")
+		  if $name eq 'primary' && $column ne 'evictions_total';
+	}
 	%seen = (%seen, %got);
 	is($got{'ryw_stat_waits_total{}'},
 		sql($node, 'SELECT waits FROM ryw_stat'), "$name: the count is right");
@@ -196,6 +206,7 @@ is(join(' ', grep { !$known{$_} } sort keys %used),
 ok($used{$_}, "shown: $_")
   foreach qw(ryw_lag_p50_seconds ryw_lag_p99_seconds ryw_stat_waits_total
   ryw_stat_timeouts_total ryw_stat_waiters ryw_stat_too_old_total
+  ryw_key_stat_entries ryw_key_stat_evictions_total
   ryw_stat_no_token_total ryw_stat_touches_total ryw_stat_key_lookups_total);
 
 SKIP:

@@ -42,6 +42,15 @@ $c->run(q{UPDATE pg_proc SET prosrc = 'ryw_newer_9_9' WHERE proname = 'newer'});
 is_missing('SELECT newer()', 'ryw_newer_9_9', 'newer SQL is called');
 is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: the rest goes on working');
 
+# A function that is new asks for a symbol that is new.  One of the library before may
+# stand behind a name that it does not know for its own, and answer something else.
+{
+	my @borrowed = grep { !/_1_1\z/ } slurp_file('sql/ryw--1.0--1.1.sql') =~
+	  /^CREATE FUNCTION [^;]*?'MODULE_PATHNAME',\s*'(\w+)'/mg;
+
+	is("@borrowed", '', 's62: what is new in 1.1 asks for symbols of 1.1');
+}
+
 # 1.1's objects and 1.0's library: on a replica that has not got its library yet.
 # Each function of 1.1 is made to ask for a symbol that is nowhere.
 {
@@ -54,7 +63,8 @@ is($c->value("SELECT ryw_wait('0/1', 0)"), 't', 's62: the rest goes on working')
 	$later = wire($primary, dbname => 'later');
 	my @calls = map { $_->[0] } $later->run(
 		# the planner does without a strict function of a constant NULL
-		q{SELECT format('SELECT %s(%s)', proname, (SELECT string_agg(concat(CASE WHEN proisstrict
+		q{SELECT format('SELECT %s(%s)', proname, (SELECT string_agg(concat(CASE WHEN n = pronargs
+					AND provariadic <> 0 THEN 'VARIADIC ' END, CASE WHEN proisstrict
 				THEN '(SELECT NULL OFFSET 0)' ELSE 'NULL' END, '::', format_type(t, NULL)), ', '
 			ORDER BY n) FROM unnest(proargtypes) WITH ORDINALITY a(t, n)))
 		FROM pg_proc WHERE prosrc ~ '^ryw_.*_9_9$' ORDER BY 1})->rows;

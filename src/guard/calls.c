@@ -31,7 +31,7 @@
 #include "guard/snapshot.h"
 
 /* The kinds of functions, as their files have added them. */
-#define MAX_KINDS		16
+#define MAX_KINDS		32
 
 static const RywGuardFunction *kinds[MAX_KINDS];
 static int	nkinds;

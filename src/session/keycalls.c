@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(ryw_key_token_1_1);
 PG_FUNCTION_INFO_V1(ryw_recent_write_1_1);
 PG_FUNCTION_INFO_V1(ryw_key_stat_1_1);
 
-static RYW_NORETURN void refuse_on_replica(void);
+RYW_NORETURN static void refuse_on_replica(void);
 
 /* Raise 55000, and say which node is the primary as far as that is known. */
 static void

@@ -21,6 +21,7 @@ typedef enum RywCounter
 	RYW_COUNT_FOREIGN,			/* refused: foreign */
 	RYW_COUNT_REFUSED,			/* refused for any other reason */
 	RYW_COUNT_REPORTED,			/* tokens sent to clients */
+	RYW_COUNT_TOUCHES,			/* keys touched by commits */
 	RYW_COUNT_KEY_HITS,			/* keys asked for that were in the table */
 	RYW_COUNT_KEY_MISSES,		/* and those that were not */
 	RYW_COUNTERS

@@ -34,6 +34,7 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
+#include "base/stats.h"
 #include "session/keys.h"
 #include "session/prepared.h"
 #include "session/touches.h"
@@ -174,7 +175,10 @@ enter_touches(const RywKeyMark *mark)
 		all_are_announced = true;
 	}
 	for (int i = 0; i < ntouches; i++)
+	{
 		ryw_keys_put(touches[i].key, mark, i < nannounced);
+		ryw_stats_count(RYW_COUNT_TOUCHES);
+	}
 	nannounced = 0;
 	if (all_are_announced)
 		ryw_keys_put_all(mark);
@@ -216,7 +220,10 @@ note_touches(void)
 	if (wrote && XactLastCommitEnd != InvalidXLogRecPtr)
 		mark.lsn = XactLastCommitEnd;
 	if (wrote && has_setting() && !is_touched(setting_key()))
+	{
 		ryw_keys_put(setting_key(), &mark, false);
+		ryw_stats_count(RYW_COUNT_TOUCHES);
+	}
 	enter_touches(&mark);
 }
 

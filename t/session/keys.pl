@@ -202,6 +202,24 @@ is(stat_of('floor'), $floor, 's86: nothing of that has raised the floor');
 		is(sql($primary, "SELECT ryw_key_token($_)"), $token, "s86: the key $_");
 		is(sql($primary, "SELECT ryw_recent_write($_, '1 min')"), 't', "s86: $_ is recent");
 	}
+
+	# as drivers bind it: without a type, or with one of theirs
+	$token = token_of($w, 'BEGIN', $insert, "SELECT ryw_touch('a', '7', '$uuid')", 'COMMIT');
+	foreach my $case ([ 0, 'a' ], [ 25, 'a' ], [ 1043, 'a' ], [ 20, '7' ], [ 23, '7' ], [ 21, '7' ],
+		[ 2950, $uuid ])
+	{
+		my ($oid, $key) = @$case;
+		is($w->query_params('SELECT ryw_key_token($1)', [$key], [$oid])->value,
+			$token, "s86: a key bound as type $oid");
+		is($w->query_params('SELECT ryw_recent_write($1, $2)', [ $key, '1 min' ], [ $oid, 0 ])->value,
+			't', "s86: and for recent writes");
+		$w->run('BEGIN');
+		is($w->query_params('SELECT ryw_touch($1)', [$key], [$oid])->sqlstate,
+			'00000', "s86: and touched");
+		$w->run('ROLLBACK');
+	}
+	is($w->query_params('SELECT ryw_touch($1, $2)', [ 'a', 'b' ])->sqlstate, '00000',
+		's86: two keys bound without a type');
 	my $long = 'ä' x 100_000;
 	$token = token_of($w, 'BEGIN', $insert, "SELECT ryw_touch('$long')", 'COMMIT');
 	is(key_token($long), $token, 's86: a key may be long');

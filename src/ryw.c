@@ -17,6 +17,7 @@
 #include "guard/hooks.h"
 #include "lag/handup.h"
 #include "lag/picture.h"
+#include "lag/recent.h"
 #include "lag/worker.h"
 #include "token/commit.h"
 #include "token/marks.h"
@@ -42,6 +43,7 @@ static const RywShmemArea *const areas[] = {
 	&ryw_timeline_area,
 	&ryw_visibility_area,
 	&ryw_queue_area,
+	&ryw_recent_area,
 };
 
 /*

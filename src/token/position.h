@@ -8,6 +8,7 @@
 #ifndef RYW_POSITION_H
 #define RYW_POSITION_H
 
+#include "access/xlogdefs.h"
 #include "port/atomics.h"
 
 #include "base/shmem.h"

@@ -582,7 +582,8 @@ note_positions(XLogRecPtr lsn, int64 now_us)
 
 /*
  * Up to where everything is visible here, for those who ask other nodes about
- * this one.  An inquiry may take a few samples to end.
+ * this one, and stays so after a crash.  An inquiry may take a few samples to
+ * end.
  */
 static XLogRecPtr
 visible_position(XLogRecPtr lsn)
@@ -609,7 +610,7 @@ visible_position(XLogRecPtr lsn)
 		MemoryContextReset(inquiry_context);
 	}
 	MemoryContextSwitchTo(before);
-	return Max(visible, ryw_visibility_known());
+	return Min(Max(visible, ryw_visibility_known()), GetFlushRecPtr(NULL));
 }
 
 /*

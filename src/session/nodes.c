@@ -28,6 +28,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
+#include "base/compat.h"
 #include "base/shmem.h"
 #include "lag/handup.h"
 #include "lag/views.h"
@@ -65,10 +66,15 @@ typedef struct Candidate
 	int64		age_us;			/* RYW_UNKNOWN_US */
 } Candidate;
 
-/* The tokens that a text holds; at most MAX_NODE_TOKENS.  Raises 22P02. */
+/*
+ * The tokens that a text holds, at most MAX_NODE_TOKENS; none in an empty one.
+ * Raises 22P02.
+ */
 static int
 tokens_of_text(const text *text, RywToken *tokens)
 {
+	if (VARSIZE_ANY_EXHDR(text) == 0)
+		return 0;
 	ryw_token_from_text(text, &tokens[0]);
 	return 1;
 }

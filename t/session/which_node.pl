@@ -115,6 +115,7 @@ $c->run('CREATE ROLE app LOGIN');
 	is($a->query('SELECT * FROM ryw_nodes()')->sqlstate, '00000', 's89: until granted');
 }
 is($c->query(q{SELECT * FROM ryw_nodes('nonsense')})->sqlstate, '22P02', 's89: no token');
+is($c->value(q{SELECT reached FROM ryw_nodes('')}), 't', 's89: an empty one is none');
 {
 	my $result = $c->query(q{SELECT * FROM ryw_nodes(NULL, '-1s')});
 

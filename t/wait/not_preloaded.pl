@@ -32,6 +32,8 @@ my @needing = (
 	"SELECT * FROM ryw_status('0/1'::ryw_token)",
 	'SELECT * FROM ryw_stat',
 	'SELECT * FROM ryw_waiters',
+	'SELECT * FROM ryw_nodes()',
+	"SELECT ryw_ready('1s')",
 	'SELECT ryw_stat_reset()');
 
 # ---- s61: not in shared_preload_libraries ----

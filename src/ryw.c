@@ -17,6 +17,7 @@
 #include "guard/hooks.h"
 #include "lag/handup.h"
 #include "lag/picture.h"
+#include "lag/recent.h"
 #include "lag/worker.h"
 #include "session/keys.h"
 #include "session/prepared.h"
@@ -47,6 +48,7 @@ static const RywShmemArea *const areas[] = {
 	&ryw_queue_area,
 	&ryw_keys_area,
 	&ryw_prepared_area,
+	&ryw_recent_area,
 };
 
 /*

@@ -16,6 +16,7 @@
 #include "miscadmin.h"
 #include "utils/guc.h"
 
+#include "base/address.h"
 #include "base/settings.h"
 
 #define WAIT_TIMEOUT_DEFAULT	250
@@ -40,6 +41,8 @@ int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
 int			ryw_setting_sample_interval = SAMPLE_DEFAULT;
 int			ryw_setting_lag_window = LAG_WINDOW_DEFAULT;
 char	   *ryw_setting_node_name;
+char	   *ryw_setting_node_address;
+char	   *ryw_setting_zone;
 
 static char *token_value;		/* unused: the show hook knows the token */
 static char *wait_for_value;
@@ -77,6 +80,33 @@ check_wait_for(char **newval, void **extra pg_attribute_unused(),
 	GUC_check_errmsg("parameter \"ryw.wait_for\" can only be given by a SET statement");
 	GUC_check_errdetail("No wait could happen where it was given.");
 	GUC_check_errhint("Use SET ryw.wait_for = 'token' or SET LOCAL ryw.wait_for = 'token'.");
+	return false;
+}
+
+/* Where clients find this node: it is shown to those who look for one. */
+static bool
+check_node_address(char **newval, void **extra pg_attribute_unused(),
+				   GucSource source pg_attribute_unused())
+{
+	char		host[RYW_HOST_SIZE];
+	uint16		port;
+
+	if (ryw_address_parse(*newval, host, &port))
+		return true;
+	GUC_check_errdetail("It must be \"host\" or \"host:port\", with a host of at most %d characters"
+						" out of letters, digits and . _ - : / %%.", RYW_HOST_SIZE - 1);
+	GUC_check_errhint("Write an address of IPv6 with a port as [address]:port.");
+	return false;
+}
+
+static bool
+check_zone(char **newval, void **extra pg_attribute_unused(),
+		   GucSource source pg_attribute_unused())
+{
+	if (ryw_address_is_zone(*newval))
+		return true;
+	GUC_check_errdetail("A zone has at most %d characters, all of them printable ASCII.",
+						RYW_ZONE_SIZE - 1);
 	return false;
 }
 
@@ -224,6 +254,19 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 							   &ryw_setting_node_name, "",
 							   PGC_SIGHUP, 0,
 							   NULL, NULL, NULL);
+
+	DefineCustomStringVariable("ryw.node_address",
+							   "Sets where clients find this node, for ryw_nodes().",
+							   "As host or host:port.",
+							   &ryw_setting_node_address, "",
+							   PGC_SIGHUP, 0,
+							   check_node_address, NULL, NULL);
+	DefineCustomStringVariable("ryw.zone",
+							   "Sets the zone that this node is in, for ryw_nodes().",
+							   NULL,
+							   &ryw_setting_zone, "",
+							   PGC_SIGHUP, 0,
+							   check_zone, NULL, NULL);
 
 	if (preloaded)
 		MarkGUCPrefixReserved("ryw");

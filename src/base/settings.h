@@ -32,6 +32,8 @@ extern int	ryw_setting_heartbeat_interval; /* milliseconds; 0: off */
 extern int	ryw_setting_sample_interval;	/* milliseconds */
 extern int	ryw_setting_lag_window; /* milliseconds */
 extern char *ryw_setting_node_name;
+extern char *ryw_setting_node_address;
+extern char *ryw_setting_zone;
 
 #define RYW_HEARTBEAT_DEFAULT	1000	/* milliseconds */
 #define RYW_SAMPLE_MIN			10

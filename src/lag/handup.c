@@ -5,10 +5,14 @@
  *
  * The primary has no walsender for the replica of a replica.  So the worker
  * of a replica that has replicas calls ryw_report_downstream() upstream from
- * time to time, with their rows in the form of a heartbeat; the second half of
- * this file is that side.  The reports lie in shared memory, one slot for each
- * reporter, until the worker here takes them into its picture or hands them
- * further up.
+ * time to time, with their rows in the form of a heartbeat (upstream.c).  The
+ * reports lie in shared memory, one slot for each reporter, until the worker
+ * here takes them into its picture or hands them further up.
+ *
+ * Behind the rows come their places, and at the end the reporter's own.  A
+ * replica that has an address or a zone to tell, and no replicas, reports that
+ * alone, with no rows.  Its own place is believed for its own walsender, and
+ * for nobody else.
  *
  * Each report comes in a session of its own.  The reporter is the replica that
  * it speaks for: the walsender here that sends WAL to the session's role, at
@@ -21,26 +25,20 @@
  */
 #include "postgres.h"
 
-#include <netdb.h>
 #include <netinet/in.h>
 
-#include "access/xlogrecovery.h"
 #include "fmgr.h"
-#include "libpq-fe.h"
 #include "miscadmin.h"
-#include "replication/walreceiver.h"
 #include "replication/walsender.h"
 #include "replication/walsender_private.h"
-#include "storage/latch.h"
 #include "storage/spin.h"
 #include "utils/backend_status.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/settings.h"
 #include "lag/handup.h"
-#include "base/nodename.h"
 #include "lag/picture.h"
 
 PG_FUNCTION_INFO_V1(ryw_report_downstream_1_0);
@@ -54,18 +52,38 @@ typedef struct Report
 	int64		instance;		/* the number that its worker has drawn */
 	int64		arrived_us;		/* monotonic; 0: free */
 	RywHeartbeat downstream;
+	RywPlace	places[RYW_MAX_NODES];	/* of its rows */
 } Report;
+
+/* Where a replica says that it is found. */
+typedef struct OwnPlace
+{
+	pid_t		walsender;		/* its walsender here; 0: free */
+	TimestampTz started_at;		/* when that began: process IDs come again */
+	int64		arrived_us;		/* monotonic */
+	RywPlace	place;
+} OwnPlace;
 
 typedef struct RywHandupShared
 {
+	/* what this node's worker has drawn; 0: nothing yet */
+	pg_atomic_uint64 instance;
+
 	/* protected by RYW_LOCK_REPORTS */
 	Report		reports[MAX_REPORTERS];
+	OwnPlace	own_places[RYW_MAX_NODES];
 } RywHandupShared;
 
 static RywHandupShared *handup_shared;
 
+static void
+handup_init(void)
+{
+	pg_atomic_init_u64(&handup_shared->instance, 0);
+}
+
 const RywShmemArea ryw_handup_area = {
-	"ryw handup", (void **) &handup_shared, sizeof(RywHandupShared), 0, NULL
+	"ryw handup", (void **) &handup_shared, sizeof(RywHandupShared), 0, handup_init
 };
 
 /* Do two sessions come from one host?  Their ports differ. */
@@ -189,6 +207,106 @@ report_slot(const pid_t *walsenders, int n, int64 instance)
 	return oldest;
 }
 
+/* When the process of this number began; 0 when there is none. */
+static TimestampTz
+report_started_at(pid_t walsender)
+{
+	int			nbackends = pgstat_fetch_stat_numbackends();
+
+	for (int i = 1; i <= nbackends; i++)
+	{
+		PgBackendStatus *status = ryw_compat_backend_status(i);
+
+		if (status != NULL && status->st_procpid == walsender)
+			return status->st_proc_start_timestamp;
+	}
+	return 0;
+}
+
+/*
+ * Note where a reporter says that it is found: in the entry of its walsender,
+ * else in the one that has been silent for longest.  The lock is held.
+ */
+static void
+note_own_place(pid_t walsender, TimestampTz started_at, const RywPlace *place)
+{
+	OwnPlace   *own = &handup_shared->own_places[0];
+
+	for (int i = 0; i < RYW_MAX_NODES; i++)
+	{
+		OwnPlace   *other = &handup_shared->own_places[i];
+
+		if (other->walsender == walsender)
+		{
+			own = other;
+			break;
+		}
+		if (other->arrived_us < own->arrived_us)
+			own = other;		/* a free one never arrived */
+	}
+	own->walsender = walsender;
+	own->started_at = started_at;
+	own->arrived_us = ryw_clock_us();
+	own->place = *place;
+}
+
+/*
+ * Where does the replica of this walsender say that it is found?  False when it
+ * has not told.  Takes RYW_LOCK_REPORTS, shared.
+ */
+bool
+ryw_handup_own_place(pid_t walsender, TimestampTz started_at, RywPlace *place)
+{
+	bool		found = false;
+
+	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_SHARED);
+	for (int i = 0; i < RYW_MAX_NODES && !found; i++)
+	{
+		const OwnPlace *own = &handup_shared->own_places[i];
+
+		found = own->walsender == walsender && own->started_at == started_at;
+		if (found)
+			*place = own->place;
+	}
+	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
+	return found;
+}
+
+/* The number by which this node knows its own place; 0 while it has none. */
+uint32
+ryw_handup_instance(void)
+{
+	return (uint32) pg_atomic_read_u64(&handup_shared->instance);
+}
+
+/* Where clients find this node, as its settings say; they have been checked. */
+void
+ryw_handup_place_here(RywPlace *place)
+{
+	memset(place, 0, sizeof(RywPlace));
+	if (ryw_setting_node_address != NULL)
+		(void) ryw_address_parse(ryw_setting_node_address, place->host, &place->port);
+	if (ryw_setting_zone != NULL)
+		strlcpy(place->zone, ryw_setting_zone, RYW_ZONE_SIZE);
+}
+
+/* The number that tells this worker from others of its name; drawn once. */
+uint64
+ryw_handup_draw_instance(void)
+{
+	static uint64 instance = 0;
+
+	if (instance != 0)
+		return instance;
+	while ((uint32) instance == 0)
+	{
+		if (!pg_strong_random(&instance, sizeof(instance)))
+			instance = (uint64) ryw_clock_us();
+	}
+	pg_atomic_write_u64(&handup_shared->instance, instance);
+	return instance;
+}
+
 /* Are there times that can be counted with?  They are somebody else's words. */
 static bool
 report_has_times(const RywHeartbeat *downstream)
@@ -243,6 +361,7 @@ ryw_handup_collect(RywReported *reported, int room, int64 now_us,
 		for (int k = 0; k < Min(report->downstream.nnodes, *share) && n < room; k++)
 		{
 			reported[n].node = report->downstream.nodes[k];
+			reported[n].place = report->places[k];
 			reported[n].reporter = report->walsender;
 			reported[n].arrived_us = report->arrived_us;
 			reported[n].observed_us = report_observed_us(report, &reported[n].node);
@@ -254,9 +373,30 @@ ryw_handup_collect(RywReported *reported, int room, int64 now_us,
 }
 
 /*
+ * Take a report apart: rows, and from version 1.1 on the place of each and the
+ * reporter's own.  False when it is none.
+ */
+static bool
+parse_report(const unsigned char *bytes, size_t length,
+			 RywHeartbeat *downstream, RywPlaces *places)
+{
+	size_t		taken = ryw_heartbeat_read(bytes, length, downstream);
+
+	memset(places, 0, sizeof(RywPlaces));
+	if (taken == 0 || !report_has_times(downstream))
+		return false;
+	return taken == length ||
+		(ryw_places_decode(bytes + taken, length - taken, places) &&
+		 places->nplaces == downstream->nnodes + 1);
+}
+
+/*
  * ryw_report_downstream(reporter, instance, rows): take in a report of the
  * replica that upstream knows by this name.  Raises 42501 for a session that
  * does not speak for a replica, and 22023 for rows that are not a report.
+ *
+ * The reporter's own place is taken only where there is no doubt about which
+ * walsender is its own.
  */
 Datum
 ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
@@ -265,8 +405,10 @@ ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
 	int64		instance = PG_GETARG_INT64(1);
 	bytea	   *rows = PG_GETARG_BYTEA_PP(2);
 	RywHeartbeat *downstream = palloc(sizeof(RywHeartbeat));
+	RywPlaces  *places = palloc(sizeof(RywPlaces));
 	pid_t	   *walsenders = palloc(sizeof(pid_t) * (max_wal_senders + 1));
 	int			n;
+	TimestampTz started_at;
 	Report	   *report;
 
 	ryw_shmem_require();
@@ -278,290 +420,24 @@ ryw_report_downstream_1_0(PG_FUNCTION_ARGS)
 				 errdetail("No walsender here sends WAL to \"%s\" for role \"%s\""
 						   " at the address of this session.",
 						   name, GetUserNameFromId(MyBEEntry->st_userid, false))));
-	if (!ryw_heartbeat_decode((unsigned char *) VARDATA_ANY(rows),
-							  VARSIZE_ANY_EXHDR(rows), downstream) ||
-		!report_has_times(downstream))
+	if (!parse_report((unsigned char *) VARDATA_ANY(rows), VARSIZE_ANY_EXHDR(rows),
+					  downstream, places))
 		ereport(ERROR,
 				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
 				 errmsg("not a report of replicas")));
+	started_at = report_started_at(walsenders[0]);
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_REPORTS), LW_EXCLUSIVE);
-	report = report_slot(walsenders, n, instance);
-	report->instance = instance;
-	report->arrived_us = ryw_clock_us();
-	report->downstream = *downstream;
+	if (n == 1 && places->nplaces > 0 && started_at != 0)
+		note_own_place(walsenders[0], started_at, &places->places[places->nplaces - 1]);
+	if (downstream->nnodes > 0 || places->nplaces == 0)
+	{
+		report = report_slot(walsenders, n, instance);
+		report->instance = instance;
+		report->arrived_us = ryw_clock_us();
+		report->downstream = *downstream;
+		memcpy(report->places, places->places, sizeof(report->places));
+	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_REPORTS));
 	PG_RETURN_VOID();
-}
-
-/* ----------
- * Sending, to upstream
- *
- * Runs in a replica's worker.  It needs a database to call a function in, so
- * it works where primary_conninfo names one, as it does for synchronising
- * slots; the WAL receiver ignores that.  Everything else about the connection
- * is the WAL receiver's: host, role, password and encryption.
- *
- * Each report is a connection of its own, which ends with it: a session that
- * stayed would keep upstream from a smart shutdown, and its database from
- * being dropped, renamed or copied.
- *
- * Nothing here waits, but for looking up a host name.  The worker waits for
- * the socket beside its latch, and each time that it is ready the report is
- * pushed on as far as it goes.
- * ----------
- */
-
-/* From one report to the next; after failures twice as long each time. */
-#define REPORT_EVERY_US		(INT64CONST(3) * 1000000)
-#define REPORT_RETRY_MAX_US	(INT64CONST(60) * 1000000)
-
-/* For one report, from connecting to its answer. */
-#define REPORT_TIMEOUT_US	(INT64CONST(10) * 1000000)
-
-/*
- * From here on only the extension's own schema is searched.  Anybody who may
- * create functions upstream could otherwise put one of this name in the way.
- * And when this side is not heard of any more, upstream ends the session.
- */
-#define PREPARE_QUERY \
-	"SELECT pg_catalog.set_config('idle_session_timeout', '10s', false)," \
-	" pg_catalog.set_config('search_path'," \
-	" pg_catalog.quote_ident(n.nspname), false)" \
-	" FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n" \
-	" ON n.oid OPERATOR(pg_catalog.=) e.extnamespace" \
-	" WHERE e.extname OPERATOR(pg_catalog.=) 'ryw'"
-#define REPORT_QUERY	"SELECT ryw_report_downstream($1, $2, $3)"
-
-#define REPORT_PORT_SIZE	16
-
-typedef enum ReportStep
-{
-	REPORT_NONE,				/* not connected */
-	REPORT_CONNECTING,
-	REPORT_PREPARING,
-	REPORT_CALLING
-} ReportStep;
-
-static ReportStep report_step = REPORT_NONE;
-static PGconn *report_conn;
-static uint32 report_awaits;	/* of its socket, as WaitLatchOrSocket() says */
-static char *report_conninfo;	/* what the last one was made with */
-static const RywHeartbeat *report_rows; /* the caller's, as of its last tick */
-static int64 report_began_us;	/* monotonic */
-static int64 report_due_us;
-static int64 report_retry_us;	/* how long to wait; 0: the last went through */
-
-static void
-end_report(void)
-{
-	if (report_conn != NULL)
-		PQfinish(report_conn);
-	report_conn = NULL;
-	report_step = REPORT_NONE;
-}
-
-/* Give a report up: the first of a run of failures is logged. */
-static void
-report_failed(const char *what)
-{
-	if (report_retry_us == 0)
-		ereport(LOG,
-				(errmsg("could not report replicas upstream: %s", pchomp(what)),
-				 errhint("The role in primary_conninfo must be let into its dbname, where extension"
-						 " ryw must be, and needs GRANT EXECUTE ON FUNCTION ryw_report_downstream.")));
-	report_retry_us = report_retry_us == 0 ? REPORT_EVERY_US :
-		Min(2 * report_retry_us, REPORT_RETRY_MAX_US);
-	report_due_us = ryw_clock_us() + report_retry_us;
-	end_report();
-}
-
-/*
- * Where the WAL receiver is connected to: of several hosts in primary_conninfo
- * the one that has this replica's walsender.  False when that is not known, or
- * cannot be asked for, since there are addresses to go with the names.
- */
-static bool
-receiver_upstream(char *host, char *port)
-{
-	int			number;
-
-	SpinLockAcquire(&WalRcv->mutex);
-	strlcpy(host, WalRcv->ready_to_display ? WalRcv->sender_host : "", NI_MAXHOST);
-	number = WalRcv->sender_port;
-	SpinLockRelease(&WalRcv->mutex);
-	snprintf(port, REPORT_PORT_SIZE, "%d", number);
-	return host[0] != '\0' && number > 0 && strstr(PrimaryConnInfo, "hostaddr") == NULL;
-}
-
-static void
-begin_report(void)
-{
-	char		host[NI_MAXHOST];
-	char		port[REPORT_PORT_SIZE];
-	const char *keywords[] = {"dbname", "application_name", "host", "port", NULL};
-	const char *values[] = {PrimaryConnInfo, "ryw worker", host, port, NULL};
-
-	if (!receiver_upstream(host, port))
-		keywords[2] = NULL;
-	if (report_conninfo != NULL)
-		pfree(report_conninfo);
-	report_conninfo = MemoryContextStrdup(TopMemoryContext, PrimaryConnInfo);
-	report_began_us = ryw_clock_us();
-	report_due_us = report_began_us + REPORT_EVERY_US;
-
-	/* the connection string first, so that the others override its own */
-	report_conn = PQconnectStartParams(keywords, values, 1);
-	if (report_conn == NULL || PQstatus(report_conn) == CONNECTION_BAD)
-		report_failed(report_conn ? PQerrorMessage(report_conn) : "out of memory");
-	else
-	{
-		report_step = REPORT_CONNECTING;
-		report_awaits = WL_SOCKET_WRITEABLE;
-	}
-}
-
-/* A query has been given to libpq, or not; see to it that it is sent. */
-static void
-await_answer(int sent, ReportStep step)
-{
-	int			unsent = sent ? PQflush(report_conn) : -1;
-
-	if (unsent < 0)
-		report_failed(PQerrorMessage(report_conn));
-	else
-	{
-		report_step = step;
-		report_awaits = WL_SOCKET_READABLE | (unsent ? WL_SOCKET_WRITEABLE : 0);
-	}
-}
-
-static void
-go_on_connecting(void)
-{
-	switch (PQconnectPoll(report_conn))
-	{
-		case PGRES_POLLING_OK:
-			if (PQsetnonblocking(report_conn, 1) != 0)
-				report_failed(PQerrorMessage(report_conn));
-			else
-				await_answer(PQsendQuery(report_conn, PREPARE_QUERY), REPORT_PREPARING);
-			break;
-		case PGRES_POLLING_READING:
-			report_awaits = WL_SOCKET_READABLE;
-			break;
-		case PGRES_POLLING_WRITING:
-			report_awaits = WL_SOCKET_WRITEABLE;
-			break;
-		default:
-			report_failed(PQerrorMessage(report_conn));
-			break;
-	}
-}
-
-/*
- * Call upstream's function.  The number that tells this worker from others of
- * its name is drawn once.
- */
-static void
-call_upstream(void)
-{
-	static unsigned char rows[RYW_HEARTBEAT_SIZE];
-	static uint64 instance = 0;
-	char		name[RYW_NODE_NAME_SIZE];
-	size_t		length = ryw_heartbeat_encode(report_rows, rows, sizeof(rows));
-	const char *values[3] = {name, (char *) &instance, (char *) rows};
-	const int	lengths[3] = {0, sizeof(instance), (int) length};
-	const int	formats[3] = {0, 1, 1};
-	const Oid	types[3] = {25, 20, 17};	/* text, bigint, bytea */
-
-	while (instance == 0 && !pg_strong_random(&instance, sizeof(instance)))
-		instance = (uint64) ryw_clock_us();
-	ryw_nodename_upstream(name);
-	await_answer(PQsendQueryParams(report_conn, REPORT_QUERY, 3, types, values,
-								   lengths, formats, 0), REPORT_CALLING);
-}
-
-/* See whether the answer to a query is there; it must be one row. */
-static void
-go_on_asking(void)
-{
-	PGresult   *result;
-
-	if (!PQconsumeInput(report_conn))
-	{
-		report_failed(PQerrorMessage(report_conn));
-		return;
-	}
-	await_answer(1, report_step);
-	while (report_conn != NULL && !PQisBusy(report_conn))
-	{
-		result = PQgetResult(report_conn);
-		if (result == NULL && report_step == REPORT_PREPARING)
-			call_upstream();
-		else if (result == NULL)
-		{
-			report_retry_us = 0;
-			end_report();
-		}
-		else if (PQresultStatus(result) != PGRES_TUPLES_OK)
-			report_failed(PQerrorMessage(report_conn));
-		else if (PQntuples(result) != 1)
-			report_failed("extension ryw is not in that database");
-		PQclear(result);
-	}
-}
-
-/* The socket is ready: push the report on.  Never blocks. */
-void
-ryw_handup_push(void)
-{
-	if (report_step == REPORT_CONNECTING)
-		go_on_connecting();
-	else if (report_step != REPORT_NONE)
-		go_on_asking();
-}
-
-/* The socket to wait for, if any; adds to *events what to wait for. */
-pgsocket
-ryw_handup_socket(uint32 *events)
-{
-	pgsocket	socket = report_step == REPORT_NONE ? PGINVALID_SOCKET : PQsocket(report_conn);
-
-	if (socket != PGINVALID_SOCKET)
-		*events |= report_awaits;
-	return socket;
-}
-
-/*
- * Begin a report when one is due, and give up one that takes too long.  NULL
- * or no rows mean that there is nothing to report, or nobody to report to.
- * The rows are read again until the next tick.
- */
-void
-ryw_handup_tick(const RywHeartbeat *downstream)
-{
-	int64		now_us = ryw_clock_us();
-
-	report_rows = downstream;
-	if (downstream == NULL || downstream->nnodes == 0 ||
-		!ryw_nodename_upstream_database())
-	{
-		end_report();
-		return;
-	}
-
-	/* another upstream, or another way there: at once */
-	if (report_conninfo != NULL && strcmp(report_conninfo, PrimaryConnInfo) != 0)
-	{
-		end_report();
-		report_due_us = 0;
-		report_retry_us = 0;
-	}
-
-	if (report_step == REPORT_NONE && now_us >= report_due_us)
-		begin_report();
-	else if (report_step != REPORT_NONE &&
-			 now_us - report_began_us > REPORT_TIMEOUT_US)
-		report_failed("timeout");
 }

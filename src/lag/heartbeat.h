@@ -6,6 +6,9 @@
  * Plain C, no server headers: a fuzzer links this file alone.  Nothing here
  * allocates or raises; the startup process decodes in place.
  *
+ * Version 1.0 of ryw takes exactly this and nothing longer: what was added
+ * since then has a record of its own (places.h), which 1.0 passes over.
+ *
  * The payload of an XLOG_NOOP record: four bytes "RYWH", one byte of version,
  * then numbers of variable length (seven bits a byte, least significant
  * first; signed ones zigzag) and names with their length in front.  LSNs are
@@ -88,6 +91,8 @@ typedef struct RywHeartbeat
 
 extern size_t ryw_heartbeat_encode(const RywHeartbeat *heartbeat,
 								   unsigned char *payload, size_t size);
+extern size_t ryw_heartbeat_read(const unsigned char *payload, size_t length,
+								 RywHeartbeat *heartbeat);
 extern bool ryw_heartbeat_decode(const unsigned char *payload, size_t length,
 								 RywHeartbeat *heartbeat);
 

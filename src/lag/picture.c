@@ -67,14 +67,28 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 	to->nnodes = nnodes;
 }
 
+/* The same for the places that belong to it; NULL: there are none. */
 static void
-write_picture(const RywHeartbeat *cluster, bool is_own)
+copy_places(RywPlaces *to, const RywPlaces *from)
+{
+	int			nplaces = from == NULL ? 0 : Min(from->nplaces, RYW_MAX_PLACES);
+
+	if (from != NULL)
+		memcpy(to, from, offsetof(RywPlaces, places) + sizeof(RywPlace) * nplaces);
+	else
+		memset(to, 0, offsetof(RywPlaces, places));
+	to->nplaces = nplaces;
+}
+
+static void
+write_picture(const RywHeartbeat *cluster, const RywPlaces *places, bool is_own)
 {
 	uint64		version = pg_atomic_read_u64(&picture_shared->version);
 
 	pg_atomic_write_u64(&picture_shared->version, version + 1);
 	pg_write_barrier();
 	copy_cluster(&picture_shared->picture.cluster, cluster);
+	copy_places(&picture_shared->picture.places, places);
 	picture_shared->picture.is_own = is_own;
 	picture_shared->picture.arrived_us = ryw_clock_us();
 	picture_shared->picture.arrived_at = GetCurrentTimestamp();
@@ -84,25 +98,34 @@ write_picture(const RywHeartbeat *cluster, bool is_own)
 
 /* Publish what this primary has just seen.  Worker. */
 void
-ryw_picture_publish(const RywHeartbeat *cluster)
+ryw_picture_publish(const RywHeartbeat *cluster, const RywPlaces *places)
 {
-	write_picture(cluster, true);
+	write_picture(cluster, places, true);
 }
 
 /*
  * Take in the payload of an XLOG_NOOP record.  Returns whether it was a
- * heartbeat; anything else is ignored.  Startup process: allocates nothing,
- * raises nothing, takes no lock.
+ * heartbeat.  Places are kept until the heartbeat comes that they belong to,
+ * which is the next one; anything else is ignored.  Startup process: allocates
+ * nothing, raises nothing, takes no lock.
  */
 bool
 ryw_picture_receive(const unsigned char *payload, size_t length)
 {
 	static RywHeartbeat received;	/* too large for the stack */
+	static RywPlaces received_places;
 
-	if (!ryw_heartbeat_decode(payload, length, &received))
-		return false;
-	write_picture(&received, false);
-	return true;
+	if (ryw_heartbeat_decode(payload, length, &received))
+	{
+		write_picture(&received,
+					  received_places.nplaces == received.nnodes &&
+					  received_places.sent_at == received.sent_at ? &received_places : NULL,
+					  false);
+		return true;
+	}
+	if (!ryw_places_decode(payload, length, &received_places))
+		received_places.nplaces = 0;
+	return false;
 }
 
 /* Publish what this replica has just seen of itself.  Worker. */
@@ -140,6 +163,7 @@ ryw_picture_read(RywPicture *picture)
 		{
 			pg_read_barrier();
 			copy_cluster(&picture->cluster, &picture_shared->picture.cluster);
+			copy_places(&picture->places, &picture_shared->picture.places);
 			picture->is_own = picture_shared->picture.is_own;
 			picture->arrived_us = picture_shared->picture.arrived_us;
 			picture->arrived_at = picture_shared->picture.arrived_at;
@@ -153,4 +177,11 @@ ryw_picture_read(RywPicture *picture)
 			pg_usleep(READ_PAUSE_US);
 		}
 	}
+}
+
+/* Where a row's node is found; NULL when the picture has no places. */
+const RywPlace *
+ryw_picture_place(const RywPicture *picture, int index)
+{
+	return index < picture->places.nplaces ? &picture->places.places[index] : NULL;
 }

@@ -9,12 +9,13 @@
 #define RYW_PICTURE_H
 
 #include "base/shmem.h"
-#include "lag/heartbeat.h"
+#include "lag/places.h"
 
 /* A picture of the cluster, and how it got here. */
 typedef struct RywPicture
 {
 	RywHeartbeat cluster;
+	RywPlaces	places;			/* of its nodes, in their order; or none at all */
 	bool		is_own;			/* seen by this node itself, as a primary */
 	int64		arrived_us;		/* when, on this node's monotonic clock */
 	int64		arrived_at;		/* and on its wall clock */
@@ -36,8 +37,10 @@ extern const RywShmemArea ryw_picture_area;
 extern void ryw_picture_publish_reception(const RywReception *reception);
 extern void ryw_picture_read_reception(RywReception *reception);
 
-extern void ryw_picture_publish(const RywHeartbeat *cluster);
+extern void ryw_picture_publish(const RywHeartbeat *cluster,
+								const RywPlaces *places);
 extern bool ryw_picture_receive(const unsigned char *payload, size_t length);
 extern bool ryw_picture_read(RywPicture *picture);
+extern const RywPlace *ryw_picture_place(const RywPicture *picture, int index);
 
 #endif							/* RYW_PICTURE_H */

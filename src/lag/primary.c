@@ -23,6 +23,9 @@
  */
 #include "postgres.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include "access/xlog.h"
 #include "access/xlogrecovery.h"
 #include "replication/walsender.h"
@@ -43,6 +46,7 @@
 #include "token/marks.h"
 #include "token/position.h"
 #include "wait/replay.h"
+#include "wait/visibility.h"
 
 /* An older mark than this was not made since the last sample. */
 #define MARK_AGE_MAX_US	(INT64CONST(60) * 1000000)
@@ -68,6 +72,9 @@ typedef struct RywStandby
 	int64		observed_us;	/* when its row was, monotonic */
 	int64		heard_us;		/* when it answered last, monotonic */
 	XLogRecPtr	could_send;		/* WAL there was at the last sample */
+	TimestampTz started_at;		/* when its walsender was */
+	char		client_host[RYW_HOST_SIZE]; /* from where it connects */
+	RywPlace	place;			/* what it says of itself, over that */
 	RywNode		node;
 	RywWindow  *window;
 } RywStandby;
@@ -145,6 +152,8 @@ new_record(RywStandby *standby, const char *name, bool is_reported)
 	standby->pid = 0;
 	standby->seen_us = standby->observed_us = standby->heard_us = 0;
 	standby->could_send = InvalidXLogRecPtr;
+	standby->started_at = 0;
+	memset(&standby->place, 0, sizeof(RywPlace));
 	return standby;
 }
 
@@ -263,12 +272,29 @@ ryw_primary_start(void)
 	primary_track = MemoryContextAllocZero(standby_context, sizeof(RywTrack));
 }
 
+/* The host that a session comes from; empty for one on this machine. */
+static void
+client_host(const SockAddr *client, char *host)
+{
+	const void *address = NULL;
+
+	if (client->addr.ss_family == AF_INET)
+		address = &((const struct sockaddr_in *) &client->addr)->sin_addr;
+	else if (client->addr.ss_family == AF_INET6)
+		address = &((const struct sockaddr_in6 *) &client->addr)->sin6_addr;
+	host[0] = '\0';
+	if (address != NULL &&
+		inet_ntop(client->addr.ss_family, address, host, RYW_HOST_SIZE) == NULL)
+		host[0] = '\0';
+}
+
 /*
- * The name that the session of a walsender goes by.  Returns false for one
- * that is not a physical replica's: logical walsenders have a database.
+ * Who the session of a walsender is: its name, when it began, and where it
+ * comes from.  Returns false for one that is not a physical replica's: logical
+ * walsenders have a database.
  */
 static bool
-name_of(pid_t pid, char *name)
+identify_walsender(pid_t pid, char *name, TimestampTz *started_at, RywPlace *place)
 {
 	int			nbackends;
 
@@ -281,9 +307,25 @@ name_of(pid_t pid, char *name)
 		if (status == NULL || status->st_procpid != pid)
 			continue;
 		strlcpy(name, status->st_appname, RYW_NODE_NAME_SIZE);
+		*started_at = status->st_proc_start_timestamp;
+		memset(place, 0, sizeof(RywPlace));
+		client_host(&status->st_clientaddr, place->host);
 		return !OidIsValid(status->st_databaseid);
 	}
 	return false;
+}
+
+/* Has it told by now where it is found?  An address of its own comes first. */
+static void
+take_own_place(RywStandby *standby)
+{
+	RywPlace	told;
+
+	if (!ryw_handup_own_place(standby->pid, standby->started_at, &told))
+		return;
+	if (told.host[0] == '\0')
+		strlcpy(told.host, standby->client_host, RYW_HOST_SIZE);
+	standby->place = told;
 }
 
 static RywNodeState
@@ -405,7 +447,10 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 		standby = standby_by_pid(walsnd->pid);
 		if (standby == NULL)
 		{
-			if (!name_of(walsnd->pid, name))
+			TimestampTz started_at;
+			RywPlace	place;
+
+			if (!identify_walsender(walsnd->pid, name, &started_at, &place))
 			{
 				strangers[i] = walsnd->pid;
 				continue;
@@ -414,7 +459,11 @@ look_at_walsenders(int64 now_us, TimeLineID tli)
 			if (standby == NULL)
 				continue;
 			standby->pid = walsnd->pid;
+			standby->started_at = started_at;
+			standby->place = place;
+			strlcpy(standby->client_host, place.host, RYW_HOST_SIZE);
 		}
+		take_own_place(standby);
 		take_over(standby, walsnd, tli, now_us);
 		connected++;
 	}
@@ -471,6 +520,7 @@ take_reports(int64 now_us)
 			continue;
 		standby->seen_us = now_us;
 		standby->observed_us = reported[i].observed_us;
+		standby->place = reported[i].place;
 		standby->node.state = node->state;
 		standby->node.tli = node->tli;
 		standby->node.sent = node->sent;
@@ -531,11 +581,44 @@ note_positions(XLogRecPtr lsn, int64 now_us)
 }
 
 /*
- * Take one sample, and paint the picture: cluster's time, position and rows.
- * Returns how many replicas are connected.
+ * Up to where everything is visible here, for those who ask other nodes about
+ * this one, and stays so after a crash.  An inquiry may take a few samples to
+ * end.
+ */
+static XLogRecPtr
+visible_position(XLogRecPtr lsn)
+{
+	static MemoryContext inquiry_context = NULL;
+	static RywInquiry *inquiry = NULL;
+	static XLogRecPtr inquired = InvalidXLogRecPtr;
+	static XLogRecPtr visible = InvalidXLogRecPtr;
+	MemoryContext before;
+
+	if (inquiry_context == NULL)
+		inquiry_context = AllocSetContextCreate(standby_context, "ryw visibility",
+												ALLOCSET_SMALL_SIZES);
+	before = MemoryContextSwitchTo(inquiry_context);
+	if (inquiry == NULL && !ryw_visibility_is_known(lsn))
+	{
+		inquiry = ryw_visibility_begin();
+		inquired = lsn;
+	}
+	if (inquiry != NULL && ryw_visibility_poll(inquiry, inquired))
+	{
+		visible = inquired;
+		inquiry = NULL;
+		MemoryContextReset(inquiry_context);
+	}
+	MemoryContextSwitchTo(before);
+	return Min(Max(visible, ryw_visibility_known()), GetFlushRecPtr(NULL));
+}
+
+/*
+ * Take one sample, and paint the picture: cluster's time, position and rows,
+ * and their places.  Returns how many replicas are connected.
  */
 int
-ryw_primary_sample(RywHeartbeat *cluster, int64 now_us)
+ryw_primary_sample(RywHeartbeat *cluster, RywPlaces *places, int64 now_us)
 {
 	RywNode    *primary = &cluster->nodes[0];
 	RywPosition position;
@@ -562,6 +645,10 @@ ryw_primary_sample(RywHeartbeat *cluster, int64 now_us)
 	primary->replay = position.lsn;
 	primary->observed_at = cluster->sent_at;
 
+	places->sent_at = cluster->sent_at;
+	places->visible = connected > 0 ? visible_position(position.lsn) : InvalidXLogRecPtr;
+	ryw_handup_place_here(&places->places[0]);
+
 	cluster->nnodes = 1;
 	for (int i = 0; i < MAX_STANDBYS; i++)
 	{
@@ -572,8 +659,10 @@ ryw_primary_sample(RywHeartbeat *cluster, int64 now_us)
 		/* from the monotonic clock: the wall clock may have been set since */
 		standby->node.observed_at = cluster->sent_at -
 			Max(now_us - standby->observed_us, 0);
+		places->places[cluster->nnodes] = standby->place;
 		cluster->nodes[cluster->nnodes++] = standby->node;
 	}
+	places->nplaces = cluster->nnodes;
 	return connected;
 }
 
@@ -591,10 +680,11 @@ ryw_primary_read_windows(void)
 /*
  * On a replica: the replicas that it knows of itself, and those that they
  * know of.  Their positions are what counts, and how long ago each was seen;
- * lag is for the primary to work out, by its own clock.
+ * lag is for the primary to work out, by its own clock.  The last place is
+ * this node's own.
  */
 void
-ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us)
+ryw_primary_downstream(RywHeartbeat *downstream, RywPlaces *places, int64 now_us)
 {
 	static RywReported reported[RYW_MAX_NODES]; /* too large for the stack */
 	RywPosition position;
@@ -619,6 +709,7 @@ ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us)
 			continue;
 		}
 		standbys[i].node.observed_at = downstream->sent_at;
+		places->places[downstream->nnodes] = standbys[i].place;
 		downstream->nodes[downstream->nnodes++] = standbys[i].node;
 	}
 
@@ -630,6 +721,13 @@ ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us)
 			continue;
 		reported[i].node.observed_at = downstream->sent_at -
 			Max(now_us - reported[i].observed_us, 0);
+		places->places[downstream->nnodes] = reported[i].place;
 		downstream->nodes[downstream->nnodes++] = reported[i].node;
 	}
+	places->sent_at = downstream->sent_at;
+	places->visible = InvalidXLogRecPtr;
+	ryw_handup_place_here(&places->places[downstream->nnodes]);
+	places->places[downstream->nnodes].instance =
+		(uint32) ryw_handup_draw_instance();
+	places->nplaces = downstream->nnodes + 1;
 }

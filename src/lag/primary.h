@@ -8,11 +8,13 @@
 #ifndef RYW_PRIMARY_H
 #define RYW_PRIMARY_H
 
-#include "lag/heartbeat.h"
+#include "lag/places.h"
 
 extern void ryw_primary_start(void);
-extern int	ryw_primary_sample(RywHeartbeat *cluster, int64 now_us);
+extern int	ryw_primary_sample(RywHeartbeat *cluster, RywPlaces *places,
+							   int64 now_us);
 extern void ryw_primary_read_windows(void);
-extern void ryw_primary_downstream(RywHeartbeat *downstream, int64 now_us);
+extern void ryw_primary_downstream(RywHeartbeat *downstream, RywPlaces *places,
+								   int64 now_us);
 
 #endif							/* RYW_PRIMARY_H */

@@ -37,6 +37,7 @@ static int	announced_ms;		/* between heartbeats; 0: none, or unknown */
 typedef struct Link
 {
 	bool		is_connected;
+	pid_t		pid;			/* of the WAL receiver */
 	TimeLineID	tli;
 	XLogRecPtr	received;		/* and flushed */
 	XLogRecPtr	announced;		/* the end of WAL upstream, as last told */
@@ -55,6 +56,7 @@ read_link(Link *link)
 	link->is_connected = WalRcv->ready_to_display &&
 		(WalRcv->walRcvState == WALRCV_STREAMING ||
 		 WalRcv->walRcvState == WALRCV_RESTARTING);
+	link->pid = WalRcv->pid;
 	link->tli = WalRcv->receivedTLI;
 	link->received = WalRcv->flushedUpto;
 	link->announced = WalRcv->latestWalEnd;
@@ -71,6 +73,19 @@ ryw_replica_is_connected(void)
 
 	read_link(&link);
 	return link.is_connected;
+}
+
+/*
+ * The WAL receiver that is connected, by its process: each has one connection.
+ * 0 when there is none.  Takes a spinlock of the server.
+ */
+pid_t
+ryw_replica_receiver(void)
+{
+	Link		link;
+
+	read_link(&link);
+	return link.is_connected ? link.pid : 0;
 }
 
 /*

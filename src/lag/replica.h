@@ -13,6 +13,7 @@
 extern bool ryw_replica_sample(int64 now_us, int64 next_us);
 extern int	ryw_replica_announced_ms(void);
 extern bool ryw_replica_is_connected(void);
+extern pid_t ryw_replica_receiver(void);
 extern TimestampTz ryw_replica_connected_at(void);
 
 #endif							/* RYW_REPLICA_H */

@@ -40,7 +40,7 @@
 #include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/replica.h"
-#include "token/position.h"
+#include "lag/views.h"
 #include "wait/replay.h"
 
 PG_FUNCTION_INFO_V1(ryw_lag_1_0);
@@ -48,25 +48,8 @@ PG_FUNCTION_INFO_V1(ryw_staleness_1_0);
 
 #define LAG_COLUMNS		17
 
-/* A heartbeat is overdue after this many intervals. */
-#define OVERDUE_INTERVALS	2
-
 /* Answers may be older in a heartbeat by this, and by what its row says. */
 #define ANSWER_SLACK_US		(INT64CONST(2) * 1000000)
-
-/* What this node knows of itself, laid over the picture. */
-typedef struct Here
-{
-	bool		is_primary;
-	char		name[RYW_NODE_NAME_SIZE];
-	RywPosition position;
-	bool		has_picture;
-	int64		since_us;		/* since the picture arrived */
-	int64		interval_us;	/* between heartbeats; 0: none, or unknown */
-	int64		age_us;			/* of the picture, at most; RYW_UNKNOWN_US */
-	int64		reported_us;	/* how long the answer was on its way up */
-	RywReception reception;		/* on a replica */
-} Here;
 
 static const char *const state_names[RYW_NODE_STATES] = {
 	[RYW_NODE_RUNNING] = "running",
@@ -95,7 +78,7 @@ static const char *const role_names[RYW_ROLES] = {
  * is another's.
  */
 static const RywNode *
-own_answer(const Here *here, const RywPicture *picture)
+own_answer(const RywHere *here, const RywPicture *picture)
 {
 	int64		connected_at = ryw_replica_connected_at();
 	const RywNode *before = NULL;
@@ -120,7 +103,7 @@ own_answer(const Here *here, const RywPicture *picture)
  * its name the one that has answered last.
  */
 static int
-own_row(const Here *here, const RywPicture *picture)
+own_row(const RywHere *here, const RywPicture *picture)
 {
 	int			own = -1;
 
@@ -137,8 +120,9 @@ own_row(const Here *here, const RywPicture *picture)
 	return own;
 }
 
-static void
-look_around(Here *here, RywPicture *picture)
+/* What does this node know of itself, and of the cluster?  Takes a few spinlocks. */
+void
+ryw_views_look(RywHere *here, RywPicture *picture)
 {
 	int64		now_us = ryw_clock_us();
 	const RywNode *answer;
@@ -172,19 +156,19 @@ look_around(Here *here, RywPicture *picture)
  * sample, and said to be at the sample before.
  */
 static bool
-is_heard(const Here *here)
+is_heard(const RywHere *here)
 {
 	int64		sample_us = (int64) ryw_setting_sample_interval * 1000;
 
 	return here->interval_us > 0 && here->reception.heard_us != 0 &&
 		ryw_replica_is_connected() &&
 		ryw_clock_us() - here->reception.heard_us <=
-		here->interval_us * OVERDUE_INTERVALS +
+		here->interval_us * RYW_OVERDUE_INTERVALS +
 		Min(sample_us, here->interval_us);
 }
 
 static RywNodeState
-own_state(const Here *here)
+own_state(const RywHere *here)
 {
 	if (ryw_replay_state() == RYW_REPLAY_PAUSED)
 		return RYW_NODE_PAUSED;
@@ -196,18 +180,38 @@ own_state(const Here *here)
 }
 
 /*
+ * A picture that is not older than this may be up to date: answers may be older
+ * in a heartbeat by some time, and by what the row says.
+ */
+int64
+ryw_views_normal_age(const RywHere *here)
+{
+	return RYW_OVERDUE_INTERVALS * here->interval_us + ANSWER_SLACK_US +
+		here->reported_us;
+}
+
+/* How many bytes this replica has yet to apply, of the WAL that it has heard of. */
+uint64
+ryw_views_missing(const RywHere *here, const RywPicture *picture)
+{
+	XLogRecPtr	end = here->has_picture ? picture->cluster.lsn : InvalidXLogRecPtr;
+
+	end = Max(end, Max(GetWalRcvFlushRecPtr(NULL, NULL), here->reception.end));
+	return end > here->position.lsn ? end - here->position.lsn : 0;
+}
+
+/*
  * This replica's own lag.  While heartbeats come in it is how far replay is
  * behind what comes in; a picture much older than it should be says that what
  * is applied now came in earlier than this node remembers.  When none come in
  * the data is as old as the last one says.
  */
 static int64
-own_lag(const Here *here)
+own_lag(const RywHere *here)
 {
 	const RywReception *reception = &here->reception;
 	int64		lag_us = reception->behind_us;
-	int64		normal_us = OVERDUE_INTERVALS * here->interval_us +
-		ANSWER_SLACK_US + here->reported_us;
+	int64		normal_us = ryw_views_normal_age(here);
 
 	if (here->age_us == RYW_UNKNOWN_US)
 		return RYW_UNKNOWN_US;
@@ -224,7 +228,7 @@ own_lag(const Here *here)
  * came in, for since then the primary may have gone on.
  */
 static int64
-own_age(const Here *here)
+own_age(const RywHere *here)
 {
 	if (here->reception.heard_us == 0)
 		return RYW_UNKNOWN_US;
@@ -233,7 +237,7 @@ own_age(const Here *here)
 
 /* Lay what a replica knows of itself over its row. */
 static void
-overlay(RywNode *node, const Here *here, XLogRecPtr *end)
+overlay(RywNode *node, const RywHere *here, XLogRecPtr *end)
 {
 	XLogRecPtr	received = GetWalRcvFlushRecPtr(NULL, NULL);
 
@@ -251,8 +255,9 @@ overlay(RywNode *node, const Here *here, XLogRecPtr *end)
 	node->observed_at = GetCurrentTimestamp();
 }
 
-static Datum
-interval_of(int64 microseconds)
+/* So many microseconds as an SQL value. */
+Datum
+ryw_views_interval(int64 microseconds)
 {
 	Interval   *interval = palloc0(sizeof(Interval));
 
@@ -273,7 +278,7 @@ put_duration(Datum *values, bool *nulls, int column, int64 microseconds)
 	if (microseconds == RYW_UNKNOWN_US)
 		nulls[column] = true;
 	else
-		values[column] = interval_of(microseconds);
+		values[column] = ryw_views_interval(microseconds);
 }
 
 /* Return one row; end is where WAL ends as far as this node knows. */
@@ -311,7 +316,7 @@ put_row(ReturnSetInfo *result, const RywNode *node, XLogRecPtr end,
 
 /* The row of a node that the picture does not have: this one. */
 static void
-put_own_row(ReturnSetInfo *result, const Here *here, XLogRecPtr end)
+put_own_row(ReturnSetInfo *result, const RywHere *here, XLogRecPtr end)
 {
 	RywNode		node = {0};
 
@@ -335,14 +340,14 @@ ryw_lag_1_0(PG_FUNCTION_ARGS)
 {
 	RywPicture *picture = palloc0(sizeof(RywPicture));
 	ReturnSetInfo *result;
-	Here		here;
+	RywHere		here;
 	XLogRecPtr	end;
 	int			own;
 
 	ryw_shmem_require();
 	InitMaterializedSRF(fcinfo, 0);
 	result = (ReturnSetInfo *) fcinfo->resultinfo;
-	look_around(&here, picture);
+	ryw_views_look(&here, picture);
 	end = here.has_picture ? picture->cluster.lsn :
 		here.is_primary ? here.position.lsn : InvalidXLogRecPtr;
 
@@ -376,14 +381,14 @@ Datum
 ryw_staleness_1_0(PG_FUNCTION_ARGS)
 {
 	RywPicture *picture = palloc0(sizeof(RywPicture));
-	Here		here;
+	RywHere		here;
 
 	(void) fcinfo;
 	ryw_shmem_require();
-	look_around(&here, picture);
+	ryw_views_look(&here, picture);
 	if (here.is_primary)
-		return interval_of(0);
+		return ryw_views_interval(0);
 	if (here.age_us == RYW_UNKNOWN_US)
 		PG_RETURN_NULL();
-	return interval_of(here.age_us);
+	return ryw_views_interval(here.age_us);
 }

@@ -43,10 +43,11 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "base/settings.h"
-#include "lag/handup.h"
 #include "lag/picture.h"
 #include "lag/primary.h"
+#include "lag/recent.h"
 #include "lag/replica.h"
+#include "lag/upstream.h"
 #include "lag/worker.h"
 #include "token/nonce.h"
 #include "token/timeline.h"
@@ -66,6 +67,7 @@ typedef struct Schedule
 } Schedule;
 
 static RywHeartbeat worker_picture;	/* too large for the stack */
+static RywPlaces worker_places; /* of its nodes */
 
 /* Register the worker.  Call once, from _PG_init while preloading. */
 void
@@ -97,20 +99,30 @@ next_tick(int64 due_us, int64 now_us, int64 interval_us)
 	return due_us <= now_us ? now_us + interval_us : due_us;
 }
 
-/* Write the picture into WAL, and flush it: walsenders send what is flushed. */
-static void
-write_heartbeat(void)
+static XLogRecPtr
+write_noop(const unsigned char *payload, size_t length)
 {
-	static unsigned char payload[RYW_HEARTBEAT_SIZE];
-	size_t		length = ryw_heartbeat_encode(&worker_picture, payload,
-											  sizeof(payload));
-
 	if (length == 0)
 		elog(ERROR, "heartbeat does not fit");
 	XLogBeginInsert();
 	XLogRegisterData((char *) payload, (uint32) length);
 	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
-	XLogFlush(XLogInsert(RM_XLOG_ID, XLOG_NOOP));
+	return XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+}
+
+/*
+ * Write the picture into WAL, its nodes' places first, and flush both:
+ * walsenders send what is flushed.
+ */
+static void
+write_heartbeat(void)
+{
+	static unsigned char payload[RYW_HEARTBEAT_SIZE];
+	static unsigned char places[RYW_PLACES_SIZE];
+
+	(void) write_noop(places, ryw_places_encode(&worker_places, places, sizeof(places)));
+	XLogFlush(write_noop(payload, ryw_heartbeat_encode(&worker_picture, payload,
+													   sizeof(payload))));
 }
 
 /*
@@ -142,7 +154,7 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 	bool		beat;
 	int			connected;
 
-	ryw_handup_tick(NULL);		/* there is nobody above */
+	ryw_upstream_tick(NULL, NULL);	/* there is nobody above */
 
 	/* with heartbeats off, percentiles are still brought up to date */
 	if (interval_us == 0)
@@ -156,8 +168,8 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 		ryw_primary_read_windows();
 	}
 
-	connected = ryw_primary_sample(&worker_picture, now_us);
-	ryw_picture_publish(&worker_picture);
+	connected = ryw_primary_sample(&worker_picture, &worker_places, now_us);
+	ryw_picture_publish(&worker_picture, &worker_places);
 	announce_lineage(schedule, connected, now_us);
 
 	/*
@@ -192,10 +204,11 @@ sample_interval_us(void)
 static void
 tick_on_replica(const Schedule *schedule, int64 now_us)
 {
-	ryw_primary_downstream(&worker_picture, now_us);
-	ryw_handup_tick(&worker_picture);
+	ryw_primary_downstream(&worker_picture, &worker_places, now_us);
+	ryw_upstream_tick(&worker_picture, &worker_places);
 	if (ryw_replica_sample(now_us, schedule->sample_us) && WalRcvStreaming())
 		RYW_REQUEST_REPLY();
+	ryw_recent_note(now_us);
 }
 
 /* The worker's main function. */
@@ -232,11 +245,11 @@ ryw_worker_main(Datum arg pg_attribute_unused())
 		}
 
 		events = WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH;
-		socket = ryw_handup_socket(&events);
+		socket = ryw_upstream_socket(&events);
 		if (WaitLatchOrSocket(MyLatch, (int) events, socket,
 							  Max((schedule.sample_us - now_us + 999) / 1000, 0),
 							  wait_event) & WL_SOCKET_MASK)
-			ryw_handup_push();
+			ryw_upstream_push();
 		ResetLatch(MyLatch);
 		CHECK_FOR_INTERRUPTS();
 		if (catchupInterruptPending)

@@ -1,6 +1,6 @@
 # units.pl
 #	  The heartbeat's format and the arithmetic of lag without any server:
-#	  t/unit/heartbeat.c and lagtrack.c, compiled here with the library's own
+#	  t/unit/heartbeat.c, places.c and lagtrack.c, compiled here with the library's own
 #	  sources.
 
 use strict;
@@ -22,6 +22,7 @@ my @checks = ('-fsanitize=undefined,address', '-fno-sanitize-recover=all');
 
 my %sources = (
 	heartbeat => ['lag/heartbeat'],
+	places => [qw(lag/places lag/heartbeat base/address)],
 	lagtrack => [qw(lag/track base/histogram)]);
 
 foreach my $name (sort keys %sources)

@@ -33,6 +33,8 @@ my @needing = (
 	'SELECT * FROM ryw_stat',
 	'SELECT * FROM ryw_stat_sessions()',
 	'SELECT * FROM ryw_waiters',
+	'SELECT * FROM ryw_nodes()',
+	"SELECT ryw_ready('1s')",
 	'SELECT ryw_stat_reset()',
 	"SELECT ryw_touch('k')",
 	"SELECT ryw_key_token('k')",

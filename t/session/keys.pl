@@ -225,6 +225,13 @@ is(stat_of('floor'), $floor, 's86: nothing of that has raised the floor');
 	is(key_token($long), $token, 's86: a key may be long');
 }
 
+{
+	my $before = sql($primary, 'SELECT touches FROM ryw_stat');
+	token_of($w, 'BEGIN', $insert, "SELECT ryw_touch('x', 'y')", 'COMMIT');
+	run_all($w, 'BEGIN', $insert, "SELECT ryw_touch('x')", 'ROLLBACK');
+	is(sql($primary, 'SELECT touches FROM ryw_stat'), $before + 2, 's86: ryw_stat counts touches');
+}
+
 # ---- s86: bad arguments ----
 
 foreach my $case (

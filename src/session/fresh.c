@@ -87,9 +87,9 @@ look_at_age(void *arg)
 
 /* Raise RY008; how says what was done about it. */
 static void
-report_too_old(const Freshness *fresh, const char *how, const char *hint)
+report_too_old(const Freshness *fresh, const char *how, const char *reason,
+			   const char *hint)
 {
-	const char *reason = ryw_views_age_reason(&fresh->age);
 	char		asked[MS_TEXT_SIZE];
 	char		found[MS_TEXT_SIZE];
 
@@ -146,6 +146,7 @@ wait_fresh_or_raise(const RywGuardCall *call, RywWaited *waited)
 	ryw_stats_count(RYW_COUNT_FRESH);
 	if (!wait_for_age(&fresh, &timeout, waited))
 		report_too_old(&fresh, psprintf("waited for up to " INT64_FORMAT " ms", timeout),
+					   ryw_views_age_reason(&fresh.age),
 					   "Read from the primary, or allow more time or a greater age.");
 	return true;
 }
@@ -256,6 +257,26 @@ as_of_beginning(const RywAge *age)
 	return as_of(age);
 }
 
+static void
+forget_only_snapshot(XactEvent event, void *arg pg_attribute_unused())
+{
+	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
+		event == XACT_EVENT_PREPARE)
+		only_snapshot = (OnlySnapshot){.as_of_us = NEVER_US};
+}
+
+/* That of this transaction, to be changed; sessions without a bound pay nothing. */
+static OnlySnapshot *
+this_snapshot(void)
+{
+	static bool registered = false;
+
+	if (!registered)
+		RegisterXactCallback(forget_only_snapshot, NULL);
+	registered = true;
+	return &only_snapshot;
+}
+
 /*
  * This transaction may soon take the only snapshot that it has.  Wait, and note
  * what it will see; it is for the first statement that reads to raise.
@@ -268,13 +289,13 @@ prepare_only_snapshot(const RywGuardCall *call)
 	RywWaited	waited = {0};
 
 	(void) wait_for_age(&fresh, &timeout, &waited);
-	only_snapshot.as_of_us = Max(only_snapshot.as_of_us, as_of(&fresh.age));
+	this_snapshot()->as_of_us = Max(only_snapshot.as_of_us, as_of(&fresh.age));
 }
 
 static void
 note_imported_snapshot(void)
 {
-	only_snapshot.is_imported = true;
+	this_snapshot()->is_imported = true;
 }
 
 /*
@@ -284,16 +305,18 @@ note_imported_snapshot(void)
 static int64
 only_snapshot_age(const RywAge *age)
 {
-	if (only_snapshot.checked_us == 0)
+	OnlySnapshot *snapshot = this_snapshot();
+
+	if (snapshot->checked_us == 0)
 	{
-		only_snapshot.checked_us = age->now_us;
-		if (only_snapshot.is_imported)
-			only_snapshot.as_of_us = NEVER_US;
+		snapshot->checked_us = age->now_us;
+		if (snapshot->is_imported)
+			snapshot->as_of_us = NEVER_US;
 		else
-			only_snapshot.as_of_us = Max(only_snapshot.as_of_us, as_of_beginning(age));
+			snapshot->as_of_us = Max(snapshot->as_of_us, as_of_beginning(age));
 	}
-	return only_snapshot.as_of_us == NEVER_US ? RYW_UNKNOWN_US :
-		only_snapshot.checked_us - only_snapshot.as_of_us;
+	return snapshot->as_of_us == NEVER_US ? RYW_UNKNOWN_US :
+		snapshot->checked_us - snapshot->as_of_us;
 }
 
 /* The statement reads with a snapshot that is there already: raises RY008. */
@@ -302,26 +325,19 @@ check_taken_snapshot(const RywGuardCall *call)
 {
 	Freshness	fresh = {.max_age_us = call->target.max_age_us};
 	bool		is_fixed = ryw_snapshot_is_fixed();
+	const char *reason;
 
 	ryw_stats_count(RYW_COUNT_FRESH);
-	ryw_views_read_age(&fresh.age);
+	reason = look_at_age(&fresh) ? "snapshot_taken" : ryw_views_age_reason(&fresh.age);
 	if (is_fixed)
 		fresh.age.age_us = only_snapshot_age(&fresh.age);
 	else if (as_of_beginning(&fresh.age) == NEVER_US)
 		fresh.age.age_us = RYW_UNKNOWN_US;
 
 	if (fresh.age.age_us == RYW_UNKNOWN_US || fresh.age.age_us > fresh.max_age_us)
-		report_too_old(&fresh, "its snapshot has been taken already", is_fixed ?
+		report_too_old(&fresh, "its snapshot has been taken already", reason, is_fixed ?
 					   "Try again in a transaction that begins with BEGIN, or read from the primary." :
 					   "Try again, or read from the primary.");
-}
-
-static void
-forget_only_snapshot(XactEvent event, void *arg pg_attribute_unused())
-{
-	if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT ||
-		event == XACT_EVENT_PREPARE)
-		only_snapshot = (OnlySnapshot){.as_of_us = NEVER_US};
 }
 
 static const RywGuardFunction bound_function =
@@ -337,5 +353,4 @@ ryw_fresh_install(void)
 {
 	ryw_calls_add(fresh_functions, lengthof(fresh_functions));
 	ryw_hooks_set_bound(&max_staleness);
-	RegisterXactCallback(forget_only_snapshot, NULL);
 }

@@ -83,4 +83,11 @@ foreach my $to (-1, -3, 60)
 }
 stop_writing();
 
+# A machine that has slept: its monotonic clock has not gone on, the wall clock has.
+set_conf($replica, recovery_min_apply_delay => undef);
+pause_replay($replica);
+set_clock($at + 600);
+cmp_ok(staleness($replica), '>', 600, 's88: time passes by the clock that shows more of it');
+resume_replay($replica);
+
 finish_tests($nodes);

@@ -68,6 +68,7 @@ sub refused
 
 # ---- arguments ----
 
+becomes_fresh();
 refused($c, "SELECT ryw_wait_fresh('-1 s')", '22023', qr/^max_age must not be negative$/, undef,
 	'a negative age');
 refused($c, "SELECT ryw_wait_fresh('-1000000 years')", '22023',
@@ -291,7 +292,7 @@ pause_for(2.5);
 becomes_fresh();
 $c->run('SET LOCAL ryw.max_staleness = 2000');
 refused($c, 'SELECT sum(v) FROM t', 'RY008', qr/^data may be older than 2000 ms$/,
-	qr/^How old it is is not known; its snapshot has been taken already; reason: replaying\.$/,
+	qr/^How old it is is not known; its snapshot has been taken already; reason: snapshot_taken\.$/,
 	's88: one snapshot: taken before the bound was set');
 $c->run('ROLLBACK');
 is($old, 0, 'control: it would have read what is old');
@@ -413,7 +414,7 @@ $c = wire($replica);
 	my $holder = wire($replica);
 	aged_to(1.5);
 	$holder->run($_) foreach 'BEGIN', 'DECLARE h CURSOR FOR SELECT * FROM t', 'FETCH h';
-	$holder->send_query("SELECT ryw_wait_fresh('1 s', 9000)");
+	$holder->send_query("SELECT ryw_wait_fresh('0', 9000)");
 	wait_for_waiters($replica, 1);
 	$w->run($_) foreach 'UPDATE t SET v = v + 1', 'VACUUM t';
 	resume_replay($replica);

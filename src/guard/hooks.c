@@ -346,8 +346,8 @@ refuse_to_wait(const QueryDesc *query, List *calls)
 }
 
 /*
- * Is this statement run by one that is bounded?  A portal that has been left for
- * now, as a cursor is between two fetches, runs nothing.
+ * Is this statement run by one that keeps to the bound?  A portal that has been left
+ * for now, as a cursor is between two fetches, runs nothing.
  */
 static bool
 is_within_bound(void)
@@ -359,17 +359,27 @@ is_within_bound(void)
 		GuardedQuery *query = dlist_container(GuardedQuery, node, iter.cur);
 
 		if (query->is_bounded &&
+			query->calls[query->ncalls - 1].target.max_age_us <=
+			(int64) ryw_setting_max_staleness * 1000 &&
 			(query->portal == NULL || query->portal->status == PORTAL_ACTIVE))
 			return true;
 	}
 	return false;
 }
 
+/* Is this a replica, or was it when the active snapshot was taken? */
+static bool
+reads_as_replica(void)
+{
+	return RecoveryInProgress() ||
+		(ActiveSnapshotSet() && GetActiveSnapshot()->takenDuringRecovery);
+}
+
 /* Does the bound hold for what is about to read, being asked for at all? */
 static bool
 is_bound_due(void)
 {
-	return bound != NULL && RecoveryInProgress() && !IsParallelWorker() &&
+	return bound != NULL && reads_as_replica() && !IsParallelWorker() &&
 		!ryw_plan_is_planning() && !is_within_bound();
 }
 

@@ -24,6 +24,7 @@
 #include "access/xact.h"
 #include "common/int.h"
 #include "fmgr.h"
+#include "utils/snapmgr.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
@@ -248,11 +249,15 @@ as_of(const RywAge *age)
 		age->now_us - age->age_us : NEVER_US;
 }
 
-/* And one that was taken at any time in this transaction, but by itself. */
+/*
+ * And the one that is active, which was taken by this session itself, at any time in
+ * this transaction; the node may have become a primary since.
+ */
 static int64
 as_of_beginning(const RywAge *age)
 {
-	if (!age->is_primary && age->known_at > GetCurrentTransactionStartTimestamp())
+	if (age->is_primary ? GetActiveSnapshot()->takenDuringRecovery :
+		age->known_at > GetCurrentTransactionStartTimestamp())
 		return NEVER_US;
 	return as_of(age);
 }

@@ -6,6 +6,7 @@
 use strict;
 use warnings;
 
+use RywFailover;
 use RywLag;
 use RywTest;
 use Test::More;
@@ -29,6 +30,8 @@ $w->run($_)
 	$$ BEGIN RETURN count(*) FROM t; END $$},
   q{CREATE FUNCTION reads_late(seconds float8) RETURNS bigint LANGUAGE plpgsql AS
 	$$ BEGIN PERFORM pg_sleep(seconds); RETURN (SELECT count(*) FROM t); END $$},
+  q{CREATE FUNCTION reads_strictly() RETURNS bigint LANGUAGE plpgsql SET ryw.max_staleness = 1000 AS
+	$$ BEGIN RETURN (SELECT count(*) FROM t); END $$},
   'CREATE TABLE parts (k int, v int) PARTITION BY LIST (k)',
   'CREATE TABLE part1 PARTITION OF parts FOR VALUES IN (1)',
   'CREATE TABLE part5 (k int, v int)', 'INSERT INTO part5 VALUES (5, 50)',
@@ -238,9 +241,12 @@ sub aged_to
 
 $c->run($_) foreach 'SET ryw.wait_timeout = 0', 'SET ryw.max_staleness = 2500';
 aged_to(1.3);
+is($c->query('SELECT count(*) FROM t')->value, 100, 's88: before');
 is($c->query('SELECT reads_late(2) FROM t WHERE id = 1')->value, 100,
 	's88: what a statement calls may read later');
 is($c->query('SELECT count(*) FROM t')->sqlstate, 'RY008', 'control: another one may not');
+refused($c, 'SELECT reads_strictly() FROM t WHERE id = 1', 'RY008', qr/^data may be older than 1000 ms$/,
+	undef, 's88: what a statement calls may ask for more');
 aged_to(1.3);
 refused($c, 'DO $$ BEGIN PERFORM count(*) FROM t; PERFORM pg_sleep(2); PERFORM count(*) FROM t; END $$',
 	'RY008', qr/^data may be older/, undef, 's88: each statement of DO is bounded');
@@ -448,19 +454,22 @@ $c->run($off);
 # ---- nothing known ----
 
 set_conf($primary, 'ryw.heartbeat_interval' => '0');
-observer_gone($replica);
-$c->finish;
-$replica->restart;
-$c = wire($replica);
-becomes_unknown();
-refused($c, "SELECT FROM t WHERE ryw_require_fresh('1 s', 100)", 'RY008', qr/^data may be older than 1000 ms$/,
-	qr/^How old it is is not known; waited for up to 100 ms; reason: no_heartbeat\.$|^It may be \d{4,}/,
-	's88: without heartbeats');
-
-sub becomes_unknown
+becomes_older(3);
+refused($c, "SELECT FROM t WHERE ryw_require_fresh('2 s', 100)", 'RY008', qr/^data may be older than 2000 ms$/,
+	qr/^It may be [\d.]+ ms old; waited for up to 100 ms; reason: (?:silent|no_heartbeat)\.$/,
+	's88: no heartbeats any more');
 {
-	pause_for(2);
-	return;
+	my $late = add_replica($nodes, 'late', $primary, fresh => 1);
+	my $l = wire($late);
+	catch_up($primary, $late);
+	refused($l, "SELECT FROM t WHERE ryw_require_fresh('1 s', 100)", 'RY008',
+		qr/^data may be older than 1000 ms$/,
+		qr/^How old it is is not known; waited for up to 100 ms; reason: no_heartbeat\.$/,
+		's88: without heartbeats');
+	is($l->value("SELECT ryw_wait_fresh('1000 years', 0)"), 'f', 's88: not known is not fresh');
+	$l->run($_) foreach 'SET ryw.wait_timeout = 0', 'SET ryw.max_staleness = "24d"';
+	is($l->query('SELECT FROM t')->sqlstate, 'RY008', 's88: ryw.max_staleness: nor here');
+	$l->finish;
 }
 
 # ---- the primary, and a replica that becomes one ----
@@ -472,10 +481,18 @@ is($w->query('INSERT INTO t VALUES (101, 0)')->sqlstate, '00000', 's88: and writ
 is($w->query('COPY t TO STDOUT')->sqlstate, '00000', 's88: and copies');
 is($w->query('BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT count(*) FROM t; COMMIT')->value, 101,
 	's88: in any isolation level');
+my $reader = wire($replica);
+$reader->run($_) foreach 'BEGIN ISOLATION LEVEL REPEATABLE READ', 'SELECT count(*) FROM t';
 $c->send_query("SELECT ryw_wait_fresh('0', 9000)");
 wait_for_waiters($replica, 1);
 $replica->promote;
 is($c->collect->value, 't', 's88: a replica is promoted during the wait');
+$reader->run('SET LOCAL ryw.max_staleness = "1 h"');
+is($reader->query('SELECT count(*) FROM t')->sqlstate, 'RY008',
+	's88: a snapshot from before the promotion is not known');
+$reader->run('ROLLBACK');
+$reader->run('SET ryw.max_staleness = 0');
+is($reader->query('SELECT count(*) FROM t')->sqlstate, '00000', 's88: the next one is');
 
-$_->finish foreach $c, $w;
+$_->finish foreach $c, $w, $reader;
 finish_tests($nodes);

@@ -22,6 +22,7 @@
 #include "session/keys.h"
 #include "session/prepared.h"
 #include "session/touches.h"
+#include "session/fresh.h"
 #include "token/commit.h"
 #include "token/marks.h"
 #include "token/nonce.h"
@@ -72,6 +73,7 @@ _PG_init(void)
 	ryw_commit_install();
 	ryw_hooks_install();
 	ryw_touches_install();
+	ryw_fresh_install();
 	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

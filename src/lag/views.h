@@ -8,6 +8,8 @@
 #ifndef RYW_LAG_VIEWS_H
 #define RYW_LAG_VIEWS_H
 
+#include "datatype/timestamp.h"
+
 #include "lag/picture.h"
 #include "token/position.h"
 
@@ -28,9 +30,21 @@ typedef struct RywHere
 	RywReception reception;		/* on a replica */
 } RywHere;
 
+typedef struct RywAge
+{
+	bool		is_primary;
+	int64		now_us;			/* when, monotonic */
+	int64		age_us;			/* at most; RYW_UNKNOWN_US */
+	TimestampTz known_at;		/* since when it is known, by the wall clock, as if
+								 * that had not been set back; 0: it is not */
+	RywToken	applied;		/* all that is promised; no tag; lsn 0: unknown */
+} RywAge;
+
 extern void ryw_views_look(RywHere *here, RywPicture *picture);
 extern int64 ryw_views_normal_age(const RywHere *here);
 extern uint64 ryw_views_missing(const RywHere *here, const RywPicture *picture);
 extern Datum ryw_views_interval(int64 microseconds);
+extern void ryw_views_read_age(RywAge *age);
+extern const char *ryw_views_age_reason(const RywAge *age);
 
 #endif							/* RYW_LAG_VIEWS_H */

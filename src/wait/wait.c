@@ -40,6 +40,7 @@
 #include "base/settings.h"
 #include "base/stats.h"
 #include "token/position.h"
+#include "wait/hold.h"
 #include "wait/queue.h"
 #include "wait/replay.h"
 #include "wait/visibility.h"
@@ -50,6 +51,7 @@
 #define SLEEP_HOLDING		10
 #define SLEEP_END_OF_REDO	20
 #define SLEEP_COMMITTING	1
+#define SLEEP_POLLING		20
 
 /* Why a verdict is what it is, in one word; for ryw_status and for errors. */
 const char *
@@ -279,100 +281,24 @@ due_position(RywVerdict verdict, const RywToken *token)
 		ryw_timeline_target(token);
 }
 
-/* What a session holds that others may wait for. */
-typedef enum RywHold
-{
-	RYW_HOLD_NOTHING,
-	RYW_HOLD_RELATIONS,			/* relation locks: replay alone may wait */
-	RYW_HOLD_ANYTHING			/* a snapshot, or locks of any kind */
-} RywHold;
-
-/*
- * What does this session hold that replay could have to wait for?  The lock on
- * its own virtual transaction does not count.
- *
- * A relation lock that may be held on a replica stands in the way of replay
- * alone, and of nobody else.  Any other lock, an advisory one, may be what a
- * session waits for that replay in turn waits for.  Relation locks are in the
- * fast path as long as there is room, all others in the main table.
- *
- * Reads this backend's entries of the lock table without a lock.  Somebody
- * else may just be moving one of them from the fast path to the main table;
- * looking there second finds it in one place or the other.
- */
-static RywHold
-look_at_hold(void)
-{
-	RywHold		hold = RYW_HOLD_NOTHING;
-
-	InvalidateCatalogSnapshot();	/* the next question counts without it */
-	if (HaveRegisteredOrActiveSnapshot())
-		return RYW_HOLD_ANYTHING;
-	if (ryw_compat_fast_path_locks())
-		hold = RYW_HOLD_RELATIONS;
-
-	pg_read_barrier();
-	for (int i = 0; i < NUM_LOCK_PARTITIONS; i++)
-	{
-		if (ryw_compat_partition_locks(i))
-			return RYW_HOLD_ANYTHING;
-	}
-	return hold;
-}
-
-/* Does this session hold this lock, in any of a replica's relation modes? */
-static bool
-holds_lock(const LOCKTAG *tag)
-{
-	for (LOCKMODE mode = AccessShareLock; mode <= RowExclusiveLock; mode++)
-	{
-		if (ryw_compat_lock_held(tag, mode))
-			return true;
-	}
-	return false;
-}
-
-/*
- * Go on under another virtual transaction ID, on a replica and while no
- * snapshot is held.
- *
- * When replay meets a record that conflicts with a snapshot, it notes the
- * virtual transactions that have one and waits for them to end; that a
- * snapshot has been given back since, it does not notice.  It may have noted
- * ours between the start of the statement and now, and would wait for the end
- * of the wait that waits for it.  To end the old ID is what it looks for.
- */
+/* Raise RY004 if replay is blocked by what this session may hold. */
 static void
-leave_conflicts(void)
+yield_if_in_the_way(RywHold hold)
 {
-	VirtualTransactionId vxid;
-
-	if (!RecoveryInProgress() || HaveRegisteredOrActiveSnapshot())
-		return;
-
-	VirtualXactLockTableCleanup();
-	ryw_compat_next_vxid(&vxid);
-	VirtualXactLockTableInsert(vxid);
-	RYW_MY_LXID = vxid.localTransactionId;
+	if (ryw_hold_is_in_the_way(hold))
+		ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
+						hold == RYW_HOLD_RELATIONS ?
+						"Try again, or read from the primary." :
+						"Wait outside of a transaction, or read from the primary.");
 }
 
-/* Is replay blocked by what this session may hold? */
-static bool
-is_in_the_way(RywHold hold)
+/* Raise RY004 if replay waits for every transaction; once a second is enough. */
+static void
+yield_if_all_must(void)
 {
-	LOCKTAG		awaited;
-
-	switch (hold)
-	{
-		case RYW_HOLD_NOTHING:
-			return false;
-		case RYW_HOLD_RELATIONS:
-			return ryw_replay_awaited_lock(&awaited) &&
-				holds_lock(&awaited);
-		case RYW_HOLD_ANYTHING:
-			break;
-	}
-	return ryw_replay_is_blocked();
+	if (ryw_replay_waits_for_all())
+		ryw_wait_refuse("Replay waits for every running transaction to end.",
+						"Try again, or read from the primary.");
 }
 
 /*
@@ -393,11 +319,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		int			sleep_ms = SLEEP_MAX;
 		bool		timed_out;
 
-		if (is_in_the_way(hold))
-			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
-							hold == RYW_HOLD_RELATIONS ?
-							"Try again, or read from the primary." :
-							"Wait outside of a transaction, or read from the primary.");
+		yield_if_in_the_way(hold);
 		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;
 		else if (ryw_replay_has_ended())
@@ -408,9 +330,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (timed_out && now_us >= thorough_us)
 		{
 			thorough_us = now_us + SLEEP_MAX * 1000;
-			if (ryw_replay_waits_for_all())
-				ryw_wait_refuse("Replay waits for every running transaction to end.",
-								"Try again, or read from the primary.");
+			yield_if_all_must();
 			verdict = look_thoroughly(token, position);
 		}
 		else
@@ -424,26 +344,30 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 	return verdict;
 }
 
+/* Take a place in the queue.  Raises RY005. */
+static void
+take_place(const RywToken *token, XLogRecPtr due)
+{
+	if (ryw_queue_enter(token, due, ryw_settings_waiter_limit()))
+		return;
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_TOO_MANY),
+			 errmsg("too many sessions wait for a token already"),
+			 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
+			 errhint("Read from the primary, or raise ryw.max_waiters.")));
+}
+
 /* Take a place in the queue, wait there, and give it up however it ends. */
 static RywVerdict
 wait_for_pending(const RywToken *token, RywPosition *position,
 				 RywVerdict verdict, int64 deadline_us)
 {
-	RywHold		hold = look_at_hold();
+	RywHold		hold = ryw_hold_look();
 	volatile RywVerdict answer = verdict;
 
-	leave_conflicts();
-	if (!ryw_queue_enter(token, due_position(verdict, token),
-							 ryw_settings_waiter_limit()))
-	{
-		ryw_stats_count(RYW_COUNT_REFUSED);
-		ereport(ERROR,
-				(errcode(ERRCODE_RYW_TOO_MANY),
-				 errmsg("too many sessions wait for a token already"),
-				 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
-				 errhint("Read from the primary, or raise ryw.max_waiters.")));
-	}
-
+	ryw_hold_leave_conflicts();
+	take_place(token, due_position(verdict, token));
 	PG_TRY();
 	{
 		answer = wait_in_queue(token, position, deadline_us, hold);
@@ -585,26 +509,40 @@ wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
 	return verdict;
 }
 
+static bool
+is_logged(int64 took_us)
+{
+	return unlikely(ryw_setting_log_min_wait >= 0) &&
+		took_us >= (int64) ryw_setting_log_min_wait * 1000;
+}
+
 /*
  * One line in the server's log for a wait that took as long as was asked for.  One
  * that ends with RY002 to RY006 is in the log as that error.
  */
 static void
+log_wait_for(const char *what, const char *answer, int64 took_us, const char *reason)
+{
+	char		name[RYW_NODE_NAME_SIZE];
+
+	ryw_nodename_now(name, !RecoveryInProgress());
+	ereport(LOG,
+			(errmsg("waited " INT64_FORMAT ".%03d ms for %s on node \"%s\": %s (%s)",
+					took_us / 1000, (int) (took_us % 1000), what, name, answer, reason),
+			 errhidestmt(true), errhidecontext(true)));
+}
+
+static void
 log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
 		 const char *reason)
 {
-	char		text[RYW_SET_TEXT_SIZE];
-	char		name[RYW_NODE_NAME_SIZE];
+	char		text[sizeof("token ") + RYW_SET_TEXT_SIZE] = "token ";
 
-	if (took_us < (int64) ryw_setting_log_min_wait * 1000)
+	if (!is_logged(took_us))
 		return;
-	ryw_set_format(set, text);
-	ryw_nodename_now(name, !RecoveryInProgress());
-	ereport(LOG,
-			(errmsg("waited " INT64_FORMAT ".%03d ms for token %s on node \"%s\": %s (%s)",
-					took_us / 1000, (int) (took_us % 1000), text, name,
-					verdict == RYW_REACHED ? "reached" : "not reached", reason),
-			 errhidestmt(true), errhidecontext(true)));
+	ryw_set_format(set, text + strlen(text));
+	log_wait_for(text, verdict == RYW_REACHED ? "reached" : "not reached", took_us,
+				 reason);
 }
 
 /*
@@ -686,6 +624,83 @@ ryw_wait_require(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 
 	if (verdict != RYW_REACHED)
 		report_timeout(effective_timeout(timeout), verdict, which, &position);
+}
+
+/*
+ * Sleep until a condition holds, or the deadline has passed.  Nobody signals that
+ * it does.  This session has its place in the queue.
+ */
+static bool
+poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold hold)
+{
+	int			sleep_ms = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int64		now_us = ryw_clock_us();
+	int64		thorough_us = now_us + SLEEP_MAX * 1000;
+	bool		over = is_over(arg);
+
+	while (!over && now_us < deadline_us)
+	{
+		int64		left_ms = (deadline_us - now_us + 999) / 1000;
+
+		yield_if_in_the_way(hold);
+		(void) sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
+		now_us = ryw_clock_us();
+		if (now_us >= thorough_us)
+		{
+			thorough_us = now_us + SLEEP_MAX * 1000;
+			yield_if_all_must();
+		}
+		over = is_over(arg);
+	}
+	return over;
+}
+
+/*
+ * Wait for something else than a token, by the same rules: until is_over(arg),
+ * which did not hold when it was asked before.  Returns whether it came to hold in
+ * time.  The caller has given back every snapshot that it could.
+ *
+ * what and reason are for the log.  *timeout is as in ryw_wait_for(), and set to
+ * the milliseconds that it came to.  Raises RY004 and RY005; cancel requests and
+ * recovery conflicts pass through.
+ */
+bool
+ryw_wait_until(bool (*is_over) (void *arg), void *arg, const char *what,
+			   const char *reason, RywTimeout *timeout, RywWaited *waited)
+{
+	static const RywToken none = {0};
+	int64		began_us = ryw_clock_us();
+	int64		deadline_us;
+	int64		took_us;
+	RywHold		hold;
+	volatile bool over = false;
+
+	if (waited->since_us == 0)
+		waited->since_us = began_us;
+	*timeout = effective_timeout(*timeout);
+	deadline_us = waited->since_us + *timeout * 1000;
+	if (deadline_us <= began_us)
+		return false;
+
+	hold = ryw_hold_look();
+	ryw_hold_leave_conflicts();
+	take_place(&none, RYW_DUE_NEVER);
+	PG_TRY();
+	{
+		over = poll_in_queue(is_over, arg, deadline_us, hold);
+	}
+	PG_FINALLY();
+	{
+		ryw_queue_leave();
+	}
+	PG_END_TRY();
+
+	took_us = Max(ryw_clock_us() - began_us, 0);
+	if (is_logged(took_us))
+		log_wait_for(what, over ? "reached" : "not reached", took_us, reason);
+	waited->took_us += took_us;
+	waited->slept = true;
+	return over;
 }
 
 /*

@@ -28,8 +28,6 @@
 
 #include "access/xlog.h"
 #include "miscadmin.h"
-#include "storage/lock.h"
-#include "storage/lwlock.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 

@@ -43,9 +43,9 @@ REGRESS_OPTS = --inputdir=.regress --temp-instance=tmp_check \
 ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 	--temp-config=sql_tests/server.conf --load-extension=ryw
 
-# Those of lag take longest, and begin first.
+# Those of lag and session take longest, and begin first.
 TAP_TESTS = 1
-PROVE_TESTS = $(foreach folder,lag wait failover guard session clients,\
+PROVE_TESTS = $(foreach folder,lag session wait failover guard clients,\
 	$(sort $(wildcard t/$(folder)/*.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress

@@ -245,6 +245,7 @@ is($c->query('SELECT count(*) FROM t')->value, 100, 's88: before');
 is($c->query('SELECT reads_late(2) FROM t WHERE id = 1')->value, 100,
 	's88: what a statement calls may read later');
 is($c->query('SELECT count(*) FROM t')->sqlstate, 'RY008', 'control: another one may not');
+aged_to(1.3);
 refused($c, 'SELECT reads_strictly() FROM t WHERE id = 1', 'RY008', qr/^data may be older than 1000 ms$/,
 	undef, 's88: what a statement calls may ask for more');
 aged_to(1.3);
@@ -379,7 +380,6 @@ $c->run('RESET ryw.max_wait');
 		'RY008', 's88: beside a token');
 	between(now() - $start, 0.6, 0.85, 's88: beside a token: the times do not add up');
 }
-$c->run('SET log_min_messages = log');
 sql($replica, 'ALTER SYSTEM SET ryw.log_min_wait = 0');
 sql($replica, 'SELECT pg_reload_conf()');
 poll_until(sub { $c->value('SHOW ryw.log_min_wait') eq '0' }) or die 'not read';

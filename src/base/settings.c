@@ -31,6 +31,7 @@ int			ryw_setting_max_wait = MAX_WAIT_DEFAULT;
 int			ryw_setting_max_waiters = MAX_WAITERS_AUTO;
 int			ryw_setting_report_token = RYW_REPORT_COMMIT;
 bool		ryw_setting_require_token = false;
+int			ryw_setting_max_staleness = -1;
 int			ryw_setting_log_min_wait = -1;
 
 int			ryw_setting_heartbeat_interval = RYW_HEARTBEAT_DEFAULT;
@@ -74,6 +75,19 @@ check_wait_for(char **newval, void **extra pg_attribute_unused(),
 	GUC_check_errmsg("parameter \"ryw.wait_for\" can only be given by a SET statement");
 	GUC_check_errdetail("No wait could happen where it was given.");
 	GUC_check_errhint("Use SET ryw.wait_for = 'token' or SET LOCAL ryw.wait_for = 'token'.");
+	return false;
+}
+
+/* Nothing would keep to it without preloading. */
+static bool
+check_max_staleness(int *newval, void **extra pg_attribute_unused(),
+					GucSource source pg_attribute_unused())
+{
+	if (*newval < 0 || waits_possible)
+		return true;
+	GUC_check_errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
+	GUC_check_errmsg("ryw is not in shared_preload_libraries");
+	GUC_check_errhint("Add ryw to shared_preload_libraries and restart the server.");
 	return false;
 }
 
@@ -185,6 +199,12 @@ ryw_settings_define(bool preloaded, const char *(*show_token) (void))
 							 &ryw_setting_require_token, false,
 							 PGC_USERSET, 0,
 							 NULL, NULL, NULL);
+	DefineCustomIntVariable("ryw.max_staleness",
+							"Sets how old the data may be that a statement reads on a replica.",
+							"-1 means of any age.",
+							&ryw_setting_max_staleness, -1, -1, INT_MAX,
+							PGC_USERSET, GUC_UNIT_MS,
+							check_max_staleness, NULL, NULL);
 	DefineCustomStringVariable("ryw.wait_for",
 							   "Waits for a token, by SET alone.",
 							   NULL,

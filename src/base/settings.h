@@ -23,6 +23,7 @@ extern int	ryw_setting_max_wait;	/* milliseconds */
 extern int	ryw_setting_max_waiters;	/* -1: half of max_connections */
 extern int	ryw_setting_report_token;	/* RywReportToken */
 extern bool ryw_setting_require_token;	/* NULL and '' are errors */
+extern int	ryw_setting_max_staleness;	/* milliseconds; -1: off */
 extern int	ryw_setting_log_min_wait;	/* milliseconds; -1: never */
 
 extern int	ryw_setting_heartbeat_interval; /* milliseconds; 0: off */

@@ -21,6 +21,8 @@ typedef enum RywCounter
 	RYW_COUNT_FOREIGN,			/* refused: foreign */
 	RYW_COUNT_REFUSED,			/* refused for any other reason */
 	RYW_COUNT_REPORTED,			/* tokens sent to clients */
+	RYW_COUNT_FRESH,			/* waits for data of some age */
+	RYW_COUNT_TOO_OLD,			/* of these: data was older to the end */
 	RYW_COUNTERS
 } RywCounter;
 

@@ -30,10 +30,14 @@
 #include "base/clock.h"
 #include "base/compat.h"
 #include "lag/picture.h"
+#include "token/position.h"
 
 /* How often a reader tries before it makes room for the writer. */
 #define READ_SPINS			100
 #define READ_PAUSE_US		100
+
+/* That the wall clock was set back is remembered for so long, and at most twice. */
+#define CLOCK_MEMORY_US		(INT64CONST(60) * 1000000)
 
 typedef struct RywPictureShared
 {
@@ -67,6 +71,28 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 	to->nnodes = nnodes;
 }
 
+/*
+ * By how much has the wall clock been set back lately?  It is compared with the
+ * monotonic one, as far as the pictures before tell.
+ */
+static int64
+set_back(int64 now_us, TimestampTz now_at)
+{
+	static int64 since_us = PG_INT64_MIN;
+	static int64 ahead = PG_INT64_MIN;	/* most that it was ahead since then */
+	static int64 ahead_before = PG_INT64_MIN;	/* and in the time before */
+	int64		offset = now_at - now_us;
+
+	if (since_us == PG_INT64_MIN || now_us - since_us >= CLOCK_MEMORY_US)
+	{
+		since_us = now_us;
+		ahead_before = ahead;
+		ahead = offset;
+	}
+	ahead = Max(ahead, offset);
+	return Max(ahead, ahead_before) - offset;
+}
+
 static void
 write_picture(const RywHeartbeat *cluster, bool is_own)
 {
@@ -78,6 +104,10 @@ write_picture(const RywHeartbeat *cluster, bool is_own)
 	picture_shared->picture.is_own = is_own;
 	picture_shared->picture.arrived_us = ryw_clock_us();
 	picture_shared->picture.arrived_at = GetCurrentTimestamp();
+	picture_shared->picture.set_back_us = set_back(picture_shared->picture.arrived_us,
+												   picture_shared->picture.arrived_at);
+	picture_shared->picture.applied = pg_atomic_read_u64(&ryw_applied->lsn);
+	picture_shared->picture.applied_tli = pg_atomic_read_u32(&ryw_applied->tli);
 	pg_write_barrier();
 	pg_atomic_write_u64(&picture_shared->version, version + 2);
 }
@@ -143,6 +173,9 @@ ryw_picture_read(RywPicture *picture)
 			picture->is_own = picture_shared->picture.is_own;
 			picture->arrived_us = picture_shared->picture.arrived_us;
 			picture->arrived_at = picture_shared->picture.arrived_at;
+			picture->set_back_us = picture_shared->picture.set_back_us;
+			picture->applied = picture_shared->picture.applied;
+			picture->applied_tli = picture_shared->picture.applied_tli;
 			pg_read_barrier();
 			if (pg_atomic_read_u64(&picture_shared->version) == version)
 				return true;

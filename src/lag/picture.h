@@ -18,6 +18,9 @@ typedef struct RywPicture
 	bool		is_own;			/* seen by this node itself, as a primary */
 	int64		arrived_us;		/* when, on this node's monotonic clock */
 	int64		arrived_at;		/* and on its wall clock */
+	int64		set_back_us;	/* by how much that has lately been set back */
+	uint64		applied;		/* what had been applied here before; 0: unknown */
+	uint32		applied_tli;
 } RywPicture;
 
 /* What a replica knows of itself: how far it is behind what it receives. */

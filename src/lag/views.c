@@ -15,6 +15,11 @@
  * was written has been applied with it, so its age is the staleness of the
  * data.  A replica that no row speaks of does not know its staleness.
  *
+ * Time that has passed since is the longer one of what the two clocks of this
+ * node say: a wall clock can be set back, and the other one stands still while
+ * the machine sleeps.  If the wall clock has lately been set back, that may have
+ * been between the answer and the heartbeat, and is added.
+ *
  * Rows are told apart by name.  The picture has no reported row of a name that
  * a walsender of the primary has: so for a replica of the primary only what the
  * primary sees itself is looked at, whatever anybody reports.  A replica further
@@ -40,6 +45,7 @@
 #include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/replica.h"
+#include "lag/views.h"
 #include "token/position.h"
 #include "wait/replay.h"
 
@@ -161,7 +167,10 @@ look_around(Here *here, RywPicture *picture)
 		here->age_us = here->since_us;
 	else if ((answer = own_answer(here, picture)) != NULL)
 	{
-		here->age_us = here->since_us + picture->arrived_at - answer->replied_at;
+		int64		by_wall_us = GetCurrentTimestamp() - picture->arrived_at;
+
+		here->age_us = Max(here->since_us, by_wall_us) + picture->set_back_us +
+			picture->arrived_at - answer->replied_at;
 		if (answer->state != RYW_NODE_GONE)
 			here->reported_us = Max(picture->cluster.sent_at - answer->observed_at, 0);
 	}
@@ -366,6 +375,53 @@ ryw_lag_1_0(PG_FUNCTION_ARGS)
 	if (own < 0)
 		put_own_row(result, &here, end);
 	return (Datum) 0;
+}
+
+/*
+ * How old is this node's data, as of now?  All that was committed longer ago is
+ * seen by every snapshot that is taken from now on.
+ */
+void
+ryw_views_read_age(RywAge *age)
+{
+	static RywPicture seen;		/* too large for the stack */
+	Here		here;
+
+	age->now_us = ryw_clock_us();
+	look_around(&here, &seen);
+	age->is_primary = here.is_primary;
+	age->age_us = here.is_primary ? 0 : here.age_us;
+	age->known_at = here.has_picture ? seen.arrived_at + seen.set_back_us : 0;
+	age->applied.lsn = here.has_picture ? seen.applied : InvalidXLogRecPtr;
+	age->applied.tli = seen.applied_tli;
+	age->applied.tag = 0;
+}
+
+/* Why it is not less old, in one word. */
+const char *
+ryw_views_age_reason(const RywAge *age)
+{
+	static RywPicture seen;		/* too large for the stack */
+	Here		here;
+
+	look_around(&here, &seen);
+	switch (ryw_replay_state())
+	{
+		case RYW_REPLAY_PAUSED:
+			return "replay_paused";
+		case RYW_REPLAY_BLOCKED:
+			return "replay_blocked";
+		case RYW_REPLAY_DELAYED:
+			return "apply_delayed";
+		case RYW_REPLAY_NOT_STREAMING:
+			return "not_streaming";
+		case RYW_REPLAY_RUNNING:
+			break;
+	}
+	if (here.interval_us > 0 && !is_heard(&here))
+		return "silent";
+	return age->age_us == RYW_UNKNOWN_US || here.interval_us == 0 ?
+		"no_heartbeat" : "replaying";
 }
 
 /*

@@ -230,6 +230,9 @@ ryw_waiters_1_0(PG_FUNCTION_ARGS)
 										TimestampTzGetDatum(now),
 										TimestampTzGetDatum(infos[i].since));
 		values[4] = Int64GetDatum(missing_bytes(&infos[i].token, &position));
+
+		/* one that waits for something else */
+		nulls[1] = nulls[4] = infos[i].token.lsn == InvalidXLogRecPtr;
 		tuplestore_putvalues(result->setResult, result->setDesc, values,
 							 nulls);
 	}

@@ -50,6 +50,7 @@
 #define SLEEP_HOLDING		10
 #define SLEEP_END_OF_REDO	20
 #define SLEEP_COMMITTING	1
+#define SLEEP_POLLING		20
 
 /* Why a verdict is what it is, in one word; for ryw_status and for errors. */
 const char *
@@ -375,6 +376,24 @@ is_in_the_way(RywHold hold)
 	return ryw_replay_is_blocked();
 }
 
+/* Raise RY004 if replay is blocked by what this session may hold. */
+static void
+yield_if_in_the_way(RywHold hold)
+{
+	if (is_in_the_way(hold))
+		ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
+						"Wait outside of a transaction, or read from the primary.");
+}
+
+/* Raise RY004 if replay waits for every transaction; once a second is enough. */
+static void
+yield_if_all_must(void)
+{
+	if (ryw_replay_waits_for_all())
+		ryw_wait_refuse("Replay waits for every running transaction to end.",
+						"Try again, or read from the primary.");
+}
+
 /*
  * Sleep until the verdict is no longer pending, or the deadline has passed.
  * This session has its place in the queue.
@@ -393,9 +412,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		int			sleep_ms = SLEEP_MAX;
 		bool		timed_out;
 
-		if (is_in_the_way(hold))
-			ryw_wait_refuse("Replay is blocked while this session holds a snapshot or a lock.",
-							"Wait outside of a transaction, or read from the primary.");
+		yield_if_in_the_way(hold);
 		if (hold != RYW_HOLD_NOTHING)
 			sleep_ms = SLEEP_HOLDING;
 		else if (ryw_replay_has_ended())
@@ -406,9 +423,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		if (timed_out && now_us >= thorough_us)
 		{
 			thorough_us = now_us + SLEEP_MAX * 1000;
-			if (ryw_replay_waits_for_all())
-				ryw_wait_refuse("Replay waits for every running transaction to end.",
-								"Try again, or read from the primary.");
+			yield_if_all_must();
 			verdict = look_thoroughly(token, position);
 		}
 		else
@@ -422,6 +437,20 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 	return verdict;
 }
 
+/* Take a place in the queue.  Raises RY005. */
+static void
+take_place(const RywToken *token, XLogRecPtr due)
+{
+	if (ryw_queue_enter(token, due, ryw_settings_waiter_limit()))
+		return;
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_TOO_MANY),
+			 errmsg("too many sessions wait for a token already"),
+			 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
+			 errhint("Read from the primary, or raise ryw.max_waiters.")));
+}
+
 /* Take a place in the queue, wait there, and give it up however it ends. */
 static RywVerdict
 wait_for_pending(const RywToken *token, RywPosition *position,
@@ -431,17 +460,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 	volatile RywVerdict answer = verdict;
 
 	leave_conflicts();
-	if (!ryw_queue_enter(token, due_position(verdict, token),
-							 ryw_settings_waiter_limit()))
-	{
-		ryw_stats_count(RYW_COUNT_REFUSED);
-		ereport(ERROR,
-				(errcode(ERRCODE_RYW_TOO_MANY),
-				 errmsg("too many sessions wait for a token already"),
-				 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
-				 errhint("Read from the primary, or raise ryw.max_waiters.")));
-	}
-
+	take_place(token, due_position(verdict, token));
 	PG_TRY();
 	{
 		answer = wait_in_queue(token, position, deadline_us, hold);
@@ -565,24 +584,37 @@ wait_for_each(const RywTokenSet *set, int64 deadline_us, bool *slept,
 	return verdict;
 }
 
+static bool
+is_logged(int64 took_us)
+{
+	return unlikely(ryw_setting_log_min_wait >= 0) &&
+		took_us >= (int64) ryw_setting_log_min_wait * 1000;
+}
+
 /* One line in the server's log for a wait that took as long as was asked for. */
+static void
+log_wait_for(const char *what, const char *answer, int64 took_us, const char *reason)
+{
+	char		name[RYW_NODE_NAME_SIZE];
+
+	ryw_nodename_now(name, !RecoveryInProgress());
+	ereport(LOG,
+			(errmsg("waited " INT64_FORMAT ".%03d ms for %s on node \"%s\": %s (%s)",
+					took_us / 1000, (int) (took_us % 1000), what, name, answer, reason),
+			 errhidestmt(true)));
+}
+
 static void
 log_wait(const RywTokenSet *set, RywVerdict verdict, int64 took_us,
 		 const char *reason)
 {
-	char		text[RYW_SET_TEXT_SIZE];
-	char		name[RYW_NODE_NAME_SIZE];
+	char		text[sizeof("token ") + RYW_SET_TEXT_SIZE] = "token ";
 
-	if (likely(ryw_setting_log_min_wait < 0) ||
-		took_us < (int64) ryw_setting_log_min_wait * 1000)
+	if (!is_logged(took_us))
 		return;
-	ryw_set_format(set, text);
-	ryw_nodename_now(name, !RecoveryInProgress());
-	ereport(LOG,
-			(errmsg("waited " INT64_FORMAT ".%03d ms for token %s on node \"%s\": %s (%s)",
-					took_us / 1000, (int) (took_us % 1000), text, name,
-					verdict == RYW_REACHED ? "reached" : "not reached", reason),
-			 errhidestmt(true)));
+	ryw_set_format(set, text + strlen(text));
+	log_wait_for(text, verdict == RYW_REACHED ? "reached" : "not reached", took_us,
+				 reason);
 }
 
 /*
@@ -662,6 +694,83 @@ ryw_wait_require(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 
 	if (verdict != RYW_REACHED)
 		report_timeout(effective_timeout(timeout), verdict, which, &position);
+}
+
+/*
+ * Sleep until a condition holds, or the deadline has passed.  Nobody signals that
+ * it does.  This session has its place in the queue.
+ */
+static bool
+poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold hold)
+{
+	int			sleep_ms = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int64		now_us = ryw_clock_us();
+	int64		thorough_us = now_us + SLEEP_MAX * 1000;
+	bool		over = is_over(arg);
+
+	while (!over && now_us < deadline_us)
+	{
+		int64		left_ms = (deadline_us - now_us + 999) / 1000;
+
+		yield_if_in_the_way(hold);
+		(void) sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
+		now_us = ryw_clock_us();
+		if (now_us >= thorough_us)
+		{
+			thorough_us = now_us + SLEEP_MAX * 1000;
+			yield_if_all_must();
+		}
+		over = is_over(arg);
+	}
+	return over;
+}
+
+/*
+ * Wait for something else than a token, by the same rules: until is_over(arg),
+ * which did not hold when it was asked before.  Returns whether it came to hold in
+ * time.  The caller has given back every snapshot that it could.
+ *
+ * what and reason are for the log.  *timeout is as in ryw_wait_for(), and set to
+ * the milliseconds that it came to.  Raises RY004 and RY005; cancel requests and
+ * recovery conflicts pass through.
+ */
+bool
+ryw_wait_until(bool (*is_over) (void *arg), void *arg, const char *what,
+			   const char *reason, RywTimeout *timeout, RywWaited *waited)
+{
+	static const RywToken none = {0};
+	int64		began_us = ryw_clock_us();
+	int64		deadline_us;
+	int64		took_us;
+	RywHold		hold;
+	volatile bool over = false;
+
+	if (waited->since_us == 0)
+		waited->since_us = began_us;
+	*timeout = effective_timeout(*timeout);
+	deadline_us = waited->since_us + *timeout * 1000;
+	if (deadline_us <= began_us)
+		return false;
+
+	hold = look_at_hold();
+	leave_conflicts();
+	take_place(&none, RYW_DUE_NEVER);
+	PG_TRY();
+	{
+		over = poll_in_queue(is_over, arg, deadline_us, hold);
+	}
+	PG_FINALLY();
+	{
+		ryw_queue_leave();
+	}
+	PG_END_TRY();
+
+	took_us = Max(ryw_clock_us() - began_us, 0);
+	if (is_logged(took_us))
+		log_wait_for(what, over ? "reached" : "not reached", took_us, reason);
+	waited->took_us += took_us;
+	waited->slept = true;
+	return over;
 }
 
 /*

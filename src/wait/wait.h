@@ -29,6 +29,9 @@ extern RywVerdict ryw_wait_look(const RywToken *token, RywPosition *position);
 extern const char *ryw_wait_reason(RywVerdict verdict,
 								   const RywPosition *position);
 
+extern bool ryw_wait_until(bool (*is_over) (void *arg), void *arg,
+						   const char *what, const char *reason,
+						   RywTimeout *timeout, RywWaited *waited);
 extern bool ryw_wait_is_over(const RywTokenSet *set);
 extern bool ryw_wait_for(const RywTokenSet *set, RywTimeout timeout,
 						 RywWaited *waited);

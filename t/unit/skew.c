@@ -1,7 +1,8 @@
 /*-------------------------------------------------------------------------
  *
  * skew.c
- *	  A wall clock that is RYW_SKEW seconds off, for LD_PRELOAD.
+ *	  A wall clock that is RYW_SKEW seconds off, for LD_PRELOAD; or as many as the
+ *	  file RYW_SKEW_FILE says at the moment.
  *
  * The monotonic clock is left alone.  libfaketime will not do where processes
  * of one node must agree: it switches itself off around the calls that it
@@ -11,6 +12,7 @@
  *-------------------------------------------------------------------------
  */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -18,9 +20,28 @@
 #include <unistd.h>
 
 static long
+skew_in_file(const char *name)
+{
+	char		text[32] = "";
+	int			file = open(name, O_RDONLY);
+
+	if (file >= 0)
+	{
+		if (read(file, text, sizeof(text) - 1) < 0)
+			text[0] = '\0';
+		close(file);
+	}
+	return atol(text);
+}
+
+static long
 skew(void)
 {
-	const char *value = getenv("RYW_SKEW");
+	const char *value = getenv("RYW_SKEW_FILE");
+
+	if (value)
+		return skew_in_file(value);
+	value = getenv("RYW_SKEW");
 
 	return value ? atol(value) : 0;
 }

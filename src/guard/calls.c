@@ -375,11 +375,12 @@ ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 
 /* Raise RY004: the snapshot cannot be exchanged. */
 void
-ryw_calls_refuse_snapshot(void)
+ryw_calls_refuse_snapshot(const RywGuardFunction *function)
 {
 	if (ryw_snapshot_is_fixed())
 		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
-						"Use SET LOCAL ryw.wait_for as the first statement of the transaction.");
+						psprintf("Use SET LOCAL %s as the first statement of the transaction.",
+								 function->setting));
 	ryw_wait_refuse("The snapshot belongs to another query that is still running.",
 					"Call it in a statement of its own, ahead of the read.");
 }

@@ -12,6 +12,7 @@
 #include "nodes/params.h"
 #include "nodes/plannodes.h"
 
+#include "base/stats.h"
 #include "token/token.h"
 #include "wait/wait.h"
 
@@ -32,6 +33,10 @@ typedef struct RywGuardFunction
 	bool		(*was_over) (const RywGuardCall *call);
 	/* wait, and answer; raises what the function raises */
 	bool		(*wait) (const RywGuardCall *call, RywWaited *waited);
+
+	RywCounter	counter;		/* of those with nothing to wait for */
+	bool		ages;			/* what was true need not stay so: asked last */
+	const char *setting;		/* waits where a transaction has one snapshot */
 } RywGuardFunction;
 
 /* A call, and what came of its wait. */
@@ -59,7 +64,7 @@ extern void ryw_calls_read(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
 extern void ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
 								RywGuardCall *call);
-RYW_NORETURN extern void ryw_calls_refuse_snapshot(void);
+RYW_NORETURN extern void ryw_calls_refuse_snapshot(const RywGuardFunction *function);
 RYW_NORETURN extern void ryw_calls_refuse_planning(void);
 extern void ryw_calls_add(const RywGuardFunction *functions, int n);
 extern const RywGuardFunction *ryw_calls_function(PGFunction address);

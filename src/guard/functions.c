@@ -97,7 +97,8 @@ wait_or_raise(const RywGuardCall *call, RywWaited *waited)
 }
 
 #define TOKEN_FUNCTION(name, address, read, wait) \
-	{name, address, read, ryw_wait_without_token, are_reached, were_reached, wait}
+	{name, address, read, ryw_wait_without_token, are_reached, were_reached, wait, \
+		RYW_COUNT_AT_ONCE, false, "ryw.wait_for"}
 
 static const RywGuardFunction token_functions[] = {
 	TOKEN_FUNCTION("ryw_wait", ryw_wait_1_0, read_token, wait_or_say_so),
@@ -132,7 +133,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 	if (ryw_plan_is_planning())
 		ryw_calls_refuse_planning();
 	if (!ryw_snapshot_release_active())
-		ryw_calls_refuse_snapshot();
+		ryw_calls_refuse_snapshot(function);
 	answer = function->wait(&call, &waited);
 	ryw_snapshot_retake_active();
 

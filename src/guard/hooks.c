@@ -24,6 +24,10 @@
  * statement, in the statement's own memory; a reset callback takes the entry
  * out when that goes away, whichever way the statement ends.
  *
+ * A bound that is set for all statements (ryw.max_staleness) is one call more, of
+ * which no expression in the plan knows.  It holds for the statement's functions
+ * as well: what they read is read later.
+ *
  * A call that was not found in a plan is evaluated where it stands: PL/pgSQL
  * evaluates simple expressions without a plan.  The wait is right there too
  * as long as the active snapshot can be exchanged; otherwise it raises RY004.
@@ -32,13 +36,18 @@
  */
 #include "postgres.h"
 
+#include "access/parallel.h"
+#include "access/xact.h"
+#include "access/xlog.h"
 #include "executor/executor.h"
 #include "lib/ilist.h"
 #include "nodes/parsenodes.h"
+#include "tcop/pquery.h"
 #include "tcop/utility.h"
 #include "utils/guc.h"
 #include "utils/inval.h"
 #include "utils/memutils.h"
+#include "utils/portal.h"
 #include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
@@ -49,6 +58,7 @@
 #include "guard/hidden.h"
 #include "guard/hooks.h"
 #include "guard/plan.h"
+#include "guard/reads.h"
 #include "guard/snapshot.h"
 #include "guard/watch.h"
 #include "token/commit.h"
@@ -61,6 +71,8 @@ typedef struct GuardedQuery
 	dlist_node	node;
 	MemoryContextCallback forget;
 	Snapshot	snapshot;
+	bool		is_bounded;		/* by the last of the calls */
+	Portal		portal;			/* that it runs in; NULL: in none */
 	int			ncalls;
 	RywGuardCall calls[FLEXIBLE_ARRAY_MEMBER];
 } GuardedQuery;
@@ -71,6 +83,16 @@ typedef struct GuardedQuery
 static dlist_head guarded_queries = DLIST_STATIC_INIT(guarded_queries);
 
 static ExecutorStart_hook_type prev_ExecutorStart;
+
+/* The bound for statements that do not ask; NULL: there is none. */
+static const RywBound *bound;
+
+/* Call once, from _PG_init; it must last. */
+void
+ryw_hooks_set_bound(const RywBound *given)
+{
+	bound = given;
+}
 
 /* Is there nothing to wait for? */
 static bool
@@ -105,13 +127,15 @@ static void
 answer_at_once(QueryDesc *query, GuardedQuery *guarded)
 {
 	if (!ryw_snapshot_release_query(query))
-		ryw_calls_refuse_snapshot();
+		ryw_calls_refuse_snapshot(guarded->calls[0].function);
 	ryw_snapshot_retake_query(query);
 	for (int i = 0; i < guarded->ncalls; i++)
 	{
-		guarded->calls[i].answer = true;
-		if (!guarded->calls[i].is_null)
-			ryw_stats_count(RYW_COUNT_AT_ONCE);
+		RywGuardCall *call = &guarded->calls[i];
+
+		call->answer = true;
+		if (!call->is_null)
+			ryw_stats_count(call->function->counter);
 	}
 }
 
@@ -146,14 +170,28 @@ has_functions(const GuardedQuery *guarded)
 	{
 		const FuncExpr *expr = (const FuncExpr *) guarded->calls[i].expr;
 
-		if (!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(expr->funcid)))
+		if (expr != NULL &&
+			!SearchSysCacheExists1(PROCOID, ObjectIdGetDatum(expr->funcid)))
 			return false;
 	}
 	return true;
 }
 
+/* Wait for the calls of functions whose answer ages, or of the others. */
+static void
+wait_for_calls(GuardedQuery *guarded, bool ages, RywWaited *waited)
+{
+	for (int i = 0; i < guarded->ncalls; i++)
+	{
+		RywGuardCall *call = &guarded->calls[i];
+
+		if (call->function->ages == ages)
+			call->answer = call->is_null || call->function->wait(call, waited);
+	}
+}
+
 /*
- * Give the statement's snapshot back, wait for every token, take a fresh one.
+ * Give the statement's snapshot back, wait for every call, take a fresh one.
  * Raises RY004 if the plan may have become wrong since the watch began.
  */
 static void
@@ -173,13 +211,9 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 	indexes = ryw_watch_indexes(query->plannedstmt);
 
 	if (!ryw_snapshot_release_query(query))
-		ryw_calls_refuse_snapshot();
-	for (int i = 0; i < guarded->ncalls; i++)
-	{
-		RywGuardCall *call = &guarded->calls[i];
-
-		call->answer = call->is_null || call->function->wait(call, &waited);
-	}
+		ryw_calls_refuse_snapshot(guarded->calls[0].function);
+	wait_for_calls(guarded, false, &waited);
+	wait_for_calls(guarded, true, &waited);
 	ryw_snapshot_retake_query(query);
 
 	if (has_waited || waited.slept)
@@ -192,6 +226,15 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
 	list_free(indexes);
 }
 
+/* What ryw.max_staleness asks, as a call. */
+static void
+set_bound_call(RywGuardCall *call)
+{
+	call->function = bound->function;
+	call->target.max_age_us = (int64) ryw_setting_max_staleness * 1000;
+	call->timeout = RYW_TIMEOUT_DEFAULT;
+}
+
 /*
  * Read every call of a statement about to start, and answer them; leave the
  * statement with a snapshot that the answers are right for.  Raises RY004 if
@@ -199,16 +242,26 @@ answer_after_wait(QueryDesc *query, GuardedQuery *guarded, RywWatch *watch,
  * was made.  The result lives in the current memory context.
  */
 static GuardedQuery *
-guard_query(QueryDesc *query, List *calls)
+guard_query(QueryDesc *query, List *calls, bool is_bounded)
 {
-	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(calls)));
+	GuardedQuery *guarded = palloc0(GUARDED_QUERY_SIZE(list_length(calls) + is_bounded));
 	RywWatch	watch;
 	bool		is_kept = ryw_plan_watch(calls, &watch);
 	ListCell   *lc;
 
+	guarded->is_bounded = is_bounded;
+	guarded->portal = ActivePortal;
+
 	foreach(lc, calls)
 		ryw_calls_read(lfirst(lc), query->params,
 							&guarded->calls[guarded->ncalls++]);
+	if (is_bounded)
+		set_bound_call(&guarded->calls[guarded->ncalls++]);
+	if (calls == NIL && !ryw_snapshot_may_release(query))
+	{
+		bound->check_snapshot(&guarded->calls[0]);
+		return guarded;
+	}
 
 	if (!is_over(guarded))
 		answer_after_wait(query, guarded, &watch, is_kept);
@@ -292,21 +345,61 @@ refuse_to_wait(const QueryDesc *query, List *calls)
 	}
 }
 
+/*
+ * Is this statement run by one that keeps to the bound?  A portal that has been left
+ * for now, as a cursor is between two fetches, runs nothing.
+ */
+static bool
+is_within_bound(void)
+{
+	dlist_iter	iter;
+
+	dlist_foreach(iter, &guarded_queries)
+	{
+		GuardedQuery *query = dlist_container(GuardedQuery, node, iter.cur);
+
+		if (query->is_bounded &&
+			query->calls[query->ncalls - 1].target.max_age_us <=
+			(int64) ryw_setting_max_staleness * 1000 &&
+			(query->portal == NULL || query->portal->status == PORTAL_ACTIVE))
+			return true;
+	}
+	return false;
+}
+
+/* Is this a replica, or was it when the active snapshot was taken? */
+static bool
+reads_as_replica(void)
+{
+	return RecoveryInProgress() ||
+		(ActiveSnapshotSet() && GetActiveSnapshot()->takenDuringRecovery);
+}
+
+/* Does the bound hold for what is about to read, being asked for at all? */
+static bool
+is_bound_due(void)
+{
+	return bound != NULL && reads_as_replica() && !IsParallelWorker() &&
+		!ryw_plan_is_planning() && !is_within_bound();
+}
+
 static void
 ryw_ExecutorStart(QueryDesc *query, int eflags)
 {
 	GuardedQuery *guarded = NULL;
+	bool		is_bounded = unlikely(ryw_setting_max_staleness >= 0) && is_bound_due() &&
+		ryw_reads_data(query->plannedstmt);
 
 	ryw_commit_note_statement();
-	if (unlikely(query->plannedstmt->invalItems != NIL) &&
+	if (unlikely(query->plannedstmt->invalItems != NIL || is_bounded) &&
 		(eflags & EXEC_FLAG_EXPLAIN_ONLY) == 0)
 	{
 		List	   *calls = ryw_calls_find(query->plannedstmt);
 
 		if (calls != NIL && ryw_plan_is_planning())
 			refuse_to_wait(query, calls);
-		else if (calls != NIL)
-			guarded = guard_query(query, calls);
+		else if (calls != NIL || is_bounded)
+			guarded = guard_query(query, calls, is_bounded);
 		list_free(calls);
 	}
 
@@ -328,6 +421,10 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
  *
  * EXECUTE and DECLARE CURSOR lend their snapshot to the query that they start;
  * nobody else relies on it, so a guard in that query may exchange its own.
+ *
+ * ryw.max_staleness: COPY of a table reads without the executor, and waits before
+ * it begins.  A transaction with one snapshot waits at its BEGIN, or at a SET, for
+ * nobody is asked before the snapshot is taken.
  *
  * COMMIT PREPARED is noted for the commit callback, and DISCARD ALL makes the
  * session forget its token.
@@ -423,6 +520,63 @@ is_set_wait_for(Node *stmt)
 		pg_strcasecmp(((VariableSetStmt *) stmt)->name, "ryw.wait_for") == 0;
 }
 
+static bool
+is_copy_of_table(Node *stmt)
+{
+	return IsA(stmt, CopyStmt) && !((CopyStmt *) stmt)->is_from &&
+		((CopyStmt *) stmt)->relation != NULL;
+}
+
+/* Does a transaction begin here, or is it being set up? */
+static bool
+is_beginning(Node *stmt)
+{
+	return IsA(stmt, VariableSetStmt) ||
+		(IsA(stmt, TransactionStmt) &&
+		 (((TransactionStmt *) stmt)->kind == TRANS_STMT_BEGIN ||
+		  ((TransactionStmt *) stmt)->kind == TRANS_STMT_START));
+}
+
+static bool
+is_import(Node *stmt)
+{
+	return IsA(stmt, VariableSetStmt) &&
+		((VariableSetStmt *) stmt)->kind == VAR_SET_MULTI &&
+		strcmp(((VariableSetStmt *) stmt)->name, "TRANSACTION SNAPSHOT") == 0;
+}
+
+/* COPY of a table is about to read. */
+static void
+wait_for_copy(void)
+{
+	RywGuardCall call = {0};
+	RywWaited	waited = {0};
+
+	set_bound_call(&call);
+	if (!ryw_snapshot_release_utility())
+	{
+		bound->check_snapshot(&call);
+		return;
+	}
+	(void) call.function->wait(&call, &waited);
+	ryw_snapshot_retake_utility();
+	AcceptInvalidationMessages();
+}
+
+/* A transaction may soon take the one snapshot that it reads with. */
+static void
+prepare_transaction(void)
+{
+	RywGuardCall call = {0};
+
+	if (!IsTransactionState() || !ryw_snapshot_is_fixed() || FirstSnapshotSet ||
+		!is_bound_due())
+		return;
+	set_bound_call(&call);
+	bound->prepare(&call);
+	AcceptInvalidationMessages();
+}
+
 static void
 ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 {
@@ -433,8 +587,13 @@ ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 		((TransactionStmt *) stmt)->kind == TRANS_STMT_COMMIT_PREPARED;
 	bool		is_discard_all = IsA(stmt, DiscardStmt) &&
 		((DiscardStmt *) stmt)->target == DISCARD_ALL;
+	bool		begins = is_beginning(stmt);
+	bool		imports = is_import(stmt);
 
 	ryw_commit_note_statement();
+	if (unlikely(ryw_setting_max_staleness >= 0) && is_copy_of_table(stmt) &&
+		is_bound_due())
+		wait_for_copy();
 	if (is_set_wait_for(stmt))
 		run_set_wait_for(RYW_UTILITY_ARGS);
 	else if (is_lending(stmt))
@@ -446,6 +605,10 @@ ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 		ryw_commit_expect_prepared(true);
 	else if (is_discard_all)
 		ryw_commit_forget();
+	else if (unlikely(imports) && bound != NULL)
+		bound->note_import();
+	else if (unlikely(ryw_setting_max_staleness >= 0) && begins)
+		prepare_transaction();
 }
 
 /* Call once, from _PG_init. */

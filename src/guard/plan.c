@@ -46,6 +46,7 @@
 #include "utils/lsyscache.h"
 
 #include "base/compat.h"
+#include "base/settings.h"
 #include "guard/calls.h"
 #include "guard/hidden.h"
 #include "guard/plan.h"
@@ -60,6 +61,9 @@ static int	next_mark = MARK_FIRST;
 /* The last planning of a query with calls: when it began, and its marks. */
 static RywWatch planning_watch;
 static int	planning_first_mark;
+
+/* Was that the last planning of all, and not watched otherwise yet? */
+static bool planning_is_new;
 
 /* How deep we are inside the planner, which may call functions. */
 static int	planner_depth;
@@ -304,7 +308,7 @@ call_planner(RYW_PLANNER_PARAMS)
 	return standard_planner(RYW_PLANNER_ARGS);
 }
 
-/* Plan a query with calls, and see to it that none gets lost. */
+/* Plan a query that may wait, and see to it that no call gets lost. */
 static PlannedStmt *
 plan_without_loss(List *calls, RYW_PLANNER_PARAMS)
 {
@@ -331,44 +335,56 @@ plan_without_loss(List *calls, RYW_PLANNER_PARAMS)
 
 	planning_watch = watch;
 	planning_first_mark = first_mark;
+	planning_is_new = true;
 	return stmt;
 }
 
-/* Plan a query.  One without calls is nothing to us. */
+/* Plan a query.  One without calls, and without a bound, is nothing to us. */
 static PlannedStmt *
 plan_query(RYW_PLANNER_PARAMS)
 {
 	Search		search = {NIL, InvalidOid};
 
 	/* in a database without our functions there is nothing to look through */
-	if (!ryw_calls_functions_exist())
+	if (!ryw_calls_functions_exist() && ryw_setting_max_staleness < 0)
 		return call_planner(RYW_PLANNER_ARGS);
 
 	(void) find_in_query((Node *) parse, &search);
 	if (unlikely(OidIsValid(search.hidden_in)) && !is_without_tables(parse))
 		ryw_hidden_refuse(search.hidden_in);
-	if (likely(search.calls == NIL) || parse->commandType != CMD_SELECT ||
+	if (likely(search.calls == NIL && ryw_setting_max_staleness < 0) ||
+		parse->commandType != CMD_SELECT ||
 		parse->rowMarks != NIL || parse->hasModifyingCTE)
 		return call_planner(RYW_PLANNER_ARGS);
 	return plan_without_loss(search.calls, RYW_PLANNER_ARGS);
+}
+
+/* Were these calls in the query that was planned last? */
+static bool
+are_of_last_planning(List *calls)
+{
+	int			mark = linitial_node(FuncExpr, calls)->location;
+
+	return mark <= planning_first_mark && mark > next_mark;
 }
 
 /*
  * From when on a plan that is about to be executed must be watched: since its
  * statement began.  Where that is not known, one that has been kept is looked
  * after by the plan cache until now, and one that has just been made, with these
- * calls, is watched since its planning began.  Returns whether it has been kept.
+ * calls, is watched since its planning began.  A plan without calls is taken for
+ * that of the last planning.  Returns whether it has been kept.
  */
 bool
 ryw_plan_watch(List *calls, RywWatch *watch)
 {
-	int			mark = linitial_node(FuncExpr, calls)->location;
-	bool		is_new = mark <= planning_first_mark && mark > next_mark;
+	bool		is_new = calls == NIL ? planning_is_new : are_of_last_planning(calls);
 
 	ryw_watch_begin(watch);
 	if (is_new)
 		*watch = planning_watch;
 	planning_first_mark = PG_INT32_MIN;
+	planning_is_new = false;
 	ryw_watch_statement(watch);
 	return !is_new;
 }

@@ -185,8 +185,8 @@ ryw_snapshot_is_fixed(void)
  * May the snapshot of this query, which is about to start, be exchanged?  Not
  * when it is not its own.
  */
-static bool
-is_exchangeable(const QueryDesc *query)
+bool
+ryw_snapshot_may_release(const QueryDesc *query)
 {
 	Snapshot	snapshot = active_snapshot();
 
@@ -221,7 +221,7 @@ release_query(QueryDesc *query)
 bool
 ryw_snapshot_release_query(QueryDesc *query)
 {
-	if (!is_exchangeable(query))
+	if (!ryw_snapshot_may_release(query))
 		return false;
 	release_query(query);
 	return true;
@@ -237,6 +237,33 @@ ryw_snapshot_retake_query(QueryDesc *query)
 		retake_lender();
 	PushActiveSnapshot(is_lent ? lent : GetTransactionSnapshot());
 	query->snapshot = RegisterSnapshot(GetActiveSnapshot());
+}
+
+/*
+ * The same for a utility statement that is about to read with the snapshot of its
+ * portal, as COPY of a table does.
+ */
+bool
+ryw_snapshot_release_utility(void)
+{
+	if (active_snapshot() == InvalidSnapshot || ryw_snapshot_is_fixed() ||
+		lent != InvalidSnapshot || active_snapshot()->active_count != 1)
+		return false;
+
+	(void) ryw_snapshot_lend(active_snapshot());
+	lender_released = false;	/* by a wait that has failed */
+	release_lender();
+	lent = InvalidSnapshot;
+	if (lender_released)
+		InvalidateCatalogSnapshot();
+	return lender_released;
+}
+
+void
+ryw_snapshot_retake_utility(void)
+{
+	retake_lender();
+	lent = InvalidSnapshot;
 }
 
 /*

@@ -205,6 +205,21 @@ COMMENT ON FUNCTION ryw_require(oid, bigint) IS
 -- Bounded staleness
 -- ----------------------------------------------------------------------
 
+CREATE FUNCTION ryw_wait_fresh(max_age interval, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_fresh_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_fresh(max_age interval, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_fresh_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+COMMENT ON FUNCTION ryw_wait_fresh(interval, bigint) IS
+'waits until the data here is not older than max_age: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_fresh(interval, bigint) IS
+'waits until the data here is not older than max_age: true, or error RY008 after timeout milliseconds';
+
 -- ----------------------------------------------------------------------
 -- Nodes
 -- ----------------------------------------------------------------------

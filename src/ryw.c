@@ -18,6 +18,7 @@
 #include "lag/handup.h"
 #include "lag/picture.h"
 #include "lag/worker.h"
+#include "session/fresh.h"
 #include "token/commit.h"
 #include "token/marks.h"
 #include "token/nonce.h"
@@ -64,6 +65,7 @@ _PG_init(void)
 					  ryw_replay_hook_resource_managers);
 	ryw_commit_install();
 	ryw_hooks_install();
+	ryw_fresh_install();
 	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

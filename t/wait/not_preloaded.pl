@@ -62,6 +62,12 @@ foreach my $query (@needing)
 }
 is($c->query("SET ryw.wait_for = '0/1'")->sqlstate,
 	'55000', 's61: SET ryw.wait_for, library loaded: 55000');
+{
+	my $error = $c->query('SET ryw.max_staleness = 1000')->error || {};
+	is($error->{C}, '55000', 's61: SET ryw.max_staleness, library loaded: 55000');
+	is($error->{M}, 'ryw is not in shared_preload_libraries', 's61: and why');
+	is($c->query('SET ryw.max_staleness = -1')->sqlstate, '00000', 's61: off is off');
+}
 
 is($c->value("SELECT '1-ABC-DEF'::ryw_token"),
 	'1-ABC-DEF', 's61: the token type works');

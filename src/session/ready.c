@@ -39,8 +39,12 @@ PG_FUNCTION_INFO_V1(ryw_ready_1_1);
 /* Who was not fit within so many seconds .. */
 #define MEMORY_SECONDS	60
 
-/* .. must have been well within the limits for so many. */
+/*
+ * .. must have been well within the limits for so many; of these, so many may
+ * not have been looked at.
+ */
 #define CALM_SECONDS	5
+#define UNSEEN_SECONDS	2
 
 typedef enum Unready
 {
@@ -112,6 +116,7 @@ is_settling(const Demand *demand)
 	RywSecond	seconds[RYW_RECENT_SECONDS];
 	int64		now = ryw_clock_us() / 1000000;
 	int64		unfit_ago = -1;		/* the last time; -1: never */
+	bool		restless = false;
 	int			calm = 0;
 
 	ryw_recent_read(seconds);
@@ -123,10 +128,15 @@ is_settling(const Demand *demand)
 			continue;
 		if (!was_fit(&seconds[i], demand) && (unfit_ago < 0 || ago < unfit_ago))
 			unfit_ago = ago;
-		if (ago >= 1 && ago <= CALM_SECONDS && was_calm(&seconds[i], demand))
+		if (ago < 1 || ago > CALM_SECONDS)
+			continue;
+		if (was_calm(&seconds[i], demand))
 			calm++;
+		else
+			restless = true;
 	}
-	return unfit_ago == 0 || (unfit_ago > 0 && calm < CALM_SECONDS);
+	return unfit_ago == 0 ||
+		(unfit_ago > 0 && (restless || calm < CALM_SECONDS - UNSEEN_SECONDS));
 }
 
 /* What keeps this replica from being ready?  Sets what is known of it. */

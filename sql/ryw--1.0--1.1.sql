@@ -80,6 +80,11 @@ RETURNS ryw_timeout
 AS 'dtoi8'
 LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
 
+CREATE FUNCTION ryw_timeout(real)
+RETURNS ryw_timeout
+AS 'ftoi8'
+LANGUAGE internal IMMUTABLE STRICT PARALLEL SAFE;
+
 CREATE FUNCTION ryw_timeout(interval)
 RETURNS ryw_timeout
 AS 'MODULE_PATHNAME', 'ryw_timeout_from_interval_1_1'
@@ -101,6 +106,7 @@ CREATE CAST (bigint AS ryw_timeout) WITHOUT FUNCTION AS ASSIGNMENT;
 CREATE CAST (integer AS ryw_timeout) WITH FUNCTION ryw_timeout(integer) AS ASSIGNMENT;
 CREATE CAST (smallint AS ryw_timeout) WITH FUNCTION ryw_timeout(smallint) AS ASSIGNMENT;
 CREATE CAST (numeric AS ryw_timeout) WITH FUNCTION ryw_timeout(numeric) AS IMPLICIT;
+CREATE CAST (real AS ryw_timeout) WITH FUNCTION ryw_timeout(real) AS IMPLICIT;
 CREATE CAST (double precision AS ryw_timeout)
 WITH FUNCTION ryw_timeout(double precision) AS IMPLICIT;
 CREATE CAST (interval AS ryw_timeout) WITH FUNCTION ryw_timeout(interval) AS IMPLICIT;
@@ -111,6 +117,8 @@ COMMENT ON FUNCTION ryw_timeout_out(ryw_timeout) IS 'I/O';
 COMMENT ON FUNCTION ryw_timeout(integer) IS 'milliseconds';
 COMMENT ON FUNCTION ryw_timeout(smallint) IS 'milliseconds';
 COMMENT ON FUNCTION ryw_timeout(numeric) IS 'milliseconds, rounded';
+COMMENT ON FUNCTION ryw_timeout(real) IS 'milliseconds, rounded';
+COMMENT ON CAST (real AS ryw_timeout) IS 'milliseconds, rounded';
 COMMENT ON FUNCTION ryw_timeout(double precision) IS 'milliseconds, rounded';
 COMMENT ON FUNCTION ryw_timeout(interval) IS 'milliseconds of a time, rounded up';
 COMMENT ON CAST (bigint AS ryw_timeout) IS 'milliseconds';
@@ -311,6 +319,27 @@ RETURNS boolean
 AS 'MODULE_PATHNAME', 'ryw_require_fresh_1_1'
 LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
 
+-- Other timeouts, as for tokens: an interval finds no exact function here, so that
+-- what has no type is an interval and a bigint.
+
+CREATE DOMAIN ryw_any_age AS interval;
+
+COMMENT ON DOMAIN ryw_any_age IS 'an interval beside a ryw_timeout';
+
+CREATE FUNCTION ryw_wait_fresh(max_age ryw_any_age, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_fresh_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_fresh(max_age ryw_any_age, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_fresh_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+COMMENT ON FUNCTION ryw_wait_fresh(ryw_any_age, ryw_timeout) IS
+'waits until the data here is not older than max_age: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_fresh(ryw_any_age, ryw_timeout) IS
+'waits until the data here is not older than max_age: true, or error RY008 after timeout milliseconds';
 COMMENT ON FUNCTION ryw_wait_fresh(interval, bigint) IS
 'waits until the data here is not older than max_age: true, or false after timeout milliseconds';
 COMMENT ON FUNCTION ryw_require_fresh(interval, bigint) IS

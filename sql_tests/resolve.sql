@@ -93,8 +93,8 @@ SELECT token, timeout, w.*, r.chosen = replace(w.chosen, 'wait', 'require') AS r
 FROM unnest(ARRAY['unknown', 'text', 'varchar', 'varchar(40)', 'char(3)', 'name', 'pg_lsn', 'ryw_token', 'bytea', 'oid', 'int',
 				  'json'])
 	 WITH ORDINALITY AS t(token, i),
-	 unnest(ARRAY[NULL, 'unknown', 'smallint', 'int', 'bigint', 'numeric', 'double precision',
-				  'interval', 'text'])
+	 unnest(ARRAY[NULL, 'unknown', 'smallint', 'int', 'bigint', 'numeric', 'real',
+				  'double precision', 'interval', 'text'])
 	 WITH ORDINALITY AS n(timeout, j),
 	 LATERAL resolve('ryw_wait', token, timeout) w,
 	 LATERAL resolve('ryw_require', token, timeout) r
@@ -152,6 +152,24 @@ FROM unnest(ARRAY[
 	$$''::varchar$$,
 	$$' 0/1'$$,
 	$$$$]) AS arguments;
+
+\echo == ryw_wait_fresh: every type of age by every type of timeout
+SELECT age, timeout, w.chosen, r.chosen = replace(w.chosen, 'wait', 'require') AS require_same
+FROM unnest(ARRAY['unknown', 'interval', 'time', 'text']) WITH ORDINALITY AS t(age, i),
+	 unnest(ARRAY[NULL, 'unknown', 'smallint', 'int', 'bigint', 'numeric', 'real',
+				  'double precision', 'interval', 'text']) WITH ORDINALITY AS n(timeout, j),
+	 LATERAL resolve('ryw_wait_fresh', age, timeout) w,
+	 LATERAL resolve('ryw_require_fresh', age, timeout) r
+WHERE age NOT IN ('time', 'text') OR timeout IS NULL
+ORDER BY i, j;
+-- on a primary they are true at once
+SELECT answer('SELECT ryw_wait_fresh(' || arguments || ')') AS wait,
+	   answer('SELECT ryw_require_fresh(' || arguments || ')') AS require, arguments
+FROM unnest(ARRAY[$$'1 s'$$, $$'1 s', 5$$, $$'1 s', 0.5$$, $$'1 s', interval '1 s'$$, $$'0'$$,
+	$$max_age => '1 s', timeout => NULL$$, $$NULL$$, $$'-1 s'$$, $$'1 s', -1$$, $$'x'$$, $$$$]) AS arguments;
+PREPARE untyped_age AS SELECT ryw_wait_fresh($1, $2);
+SELECT parameter_types FROM pg_prepared_statements;
+DEALLOCATE untyped_age;
 
 \echo == ryw_status: columns, and each type of token
 SELECT * FROM ryw_status('0/1'::text) \gdesc

@@ -111,12 +111,12 @@ check_zone(char **newval, void **extra pg_attribute_unused(),
 	return false;
 }
 
-/* Nothing would keep to it without preloading. */
+/* Nothing would keep to it without preloading.  A binary upgrade only copies it. */
 static bool
 check_max_staleness(int *newval, void **extra pg_attribute_unused(),
 					GucSource source pg_attribute_unused())
 {
-	if (*newval < 0 || waits_possible)
+	if (*newval < 0 || waits_possible || IsBinaryUpgrade)
 		return true;
 	GUC_check_errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE);
 	GUC_check_errmsg("ryw is not in shared_preload_libraries");

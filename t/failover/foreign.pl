@@ -102,6 +102,9 @@ $n->run('DROP SUBSCRIPTION s');
 
 my $old_identifier = identifier($n);
 my $before = write_token($n, "INSERT INTO t VALUES (2000, 'x')");
+$n->run($_)
+  foreach 'CREATE ROLE app', q{ALTER ROLE app SET ryw.max_staleness = '5s'},
+  q{ALTER DATABASE postgres SET ryw.key = 'k'}, 'ALTER ROLE app SET ryw.require_token = on';
 stop_node($neighbour);
 my $upgraded = new_cluster('upgraded');
 chdir $upgraded->basedir or die;
@@ -119,6 +122,9 @@ command_checks_all(
 $upgraded->start;
 my $u = wire($upgraded);
 is(has_row($u, 2000), 1, 's58: the row is there after pg_upgrade');
+is($u->value(q{SELECT string_agg(s, ', ' ORDER BY s) FROM pg_db_role_setting, unnest(setconfig) s}),
+	'ryw.key=k, ryw.max_staleness=5s, ryw.require_token=on',
+	's58: settings of roles and databases are there');
 isnt(identifier($u), $old_identifier,
 	's58: and the cluster has an identifier of its own');
 outgrow($u, $before);

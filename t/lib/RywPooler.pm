@@ -55,7 +55,7 @@ sub start_between
 		open(STDOUT, '>>', $log) && open(STDERR, '>&', \*STDOUT) or POSIX::_exit(126);
 		exec(@command) or POSIX::_exit(127);
 	}
-	$running{$name} = { port => $port, pid => $pid };
+	$running{$name} = { port => $port, pid => $pid, log => $log };
 	poll_until(sub { eval { pooled($database, $name)->finish; 1 } }, 20)
 	  or croak "$name does not answer: " . slurp_file($log);
 	return;
@@ -140,7 +140,7 @@ sub start_bouncer
 		'admin_users = ' . $user,
 		@{ $arg{conf} || [] });
 	start_between('pgbouncer', $port, "$dir/log", 'primary',
-		pgbouncer(), '-q', "$dir/pgbouncer.ini");
+		pgbouncer(), "$dir/pgbouncer.ini");
 	return;
 }
 

@@ -17,10 +17,10 @@ use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use RywTest;
 
-our @EXPORT = qw(program pgbouncer version_of
-  start_bouncer stop_bouncer start_pgpool start_haproxy stop_between pooled);
+our @EXPORT = qw(program pgbouncer version_of start_bouncer stop_bouncer
+  start_pgpool start_haproxy stop_between log_between pooled);
 
-our %running;    # by name: port, pid
+my %running;    # by name: port, pid, log
 my $user = getpwuid($>);
 
 # The path of a program, or undef where it is not installed.
@@ -72,6 +72,13 @@ sub stop_between
 	return;
 }
 
+# What it has written to its log.
+sub log_between
+{
+	my ($name) = @_;
+	return slurp_file($running{$name}->{log});
+}
+
 END
 {
 	my $status = $?;
@@ -114,30 +121,35 @@ sub hosts_of_one_port
 # Each node is a database of its own name there, with so many server connections.
 # Options:
 #	mode		session, transaction (default) or statement
-#	together	names of nodes that are one database, replicas
+#	dbname		the database of the nodes, default postgres
+#	together	names of nodes that are one database, replicas, with two server
+#				connections or more
 #	conf		more lines
 sub start_bouncer
 {
 	my ($nodes, $pool_size, %arg) = @_;
 	my @together = map { $nodes->{$_} } @{ $arg{together} || [] };
-	my %hosts = map { $_ => [ $nodes->{$_}->host, $nodes->{$_}->port ] } keys %$nodes;
+	my $dbname = $arg{dbname} // 'postgres';
+	my %hosts =
+	  map { $_ => [ $nodes->{$_}->host, $nodes->{$_}->port, $pool_size ] } keys %$nodes;
 
-	$hosts{replicas} = [ hosts_of_one_port(@together), $together[0]->port ] if @together;
+	$hosts{replicas} =
+	  [ hosts_of_one_port(@together), $together[0]->port, $pool_size > 2 ? $pool_size : 2 ]
+	  if @together;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
 	my $dir = folder_with(
 		'pgbouncer.ini',
 		'[databases]',
-		map({ my ($host, $at) = @{ $hosts{$_} };
-			"$_ = host=$host port=$at dbname=postgres user=$user" } sort keys %hosts),
+		map({ my ($host, $at, $size) = @{ $hosts{$_} };
+			"$_ = host=$host port=$at dbname=$dbname user=$user pool_size=$size" }
+		  sort keys %hosts),
 		'[pgbouncer]',
 		'listen_addr = 127.0.0.1',
 		"listen_port = $port",
 		'unix_socket_dir =',
 		'auth_type = any',
 		'pool_mode = ' . ($arg{mode} // 'transaction'),
-		"default_pool_size = $pool_size",
 		'max_client_conn = 100',
-		'admin_users = ' . $user,
 		@{ $arg{conf} || [] });
 	start_between('pgbouncer', $port, "$dir/log", 'primary',
 		pgbouncer(), "$dir/pgbouncer.ini");
@@ -194,12 +206,11 @@ sub start_pgpool
 
 # ---- HAProxy ----
 
-# In front of the replicas, in turn, connection by connection.
+# In front of some nodes, in turn, connection by connection.
 sub start_haproxy
 {
-	my ($nodes) = @_;
+	my ($name, @nodes) = @_;
 	my $port = PostgreSQL::Test::Cluster::get_free_port();
-	my $n = 0;
 	my $dir = folder_with(
 		'haproxy.cfg',
 		'defaults',
@@ -207,12 +218,11 @@ sub start_haproxy
 		'    timeout connect 5s',
 		'    timeout client 60s',
 		'    timeout server 60s',
-		'listen replicas',
+		"listen $name",
 		"    bind 127.0.0.1:$port",
 		'    balance roundrobin',
-		map { "    server $_ unix@" . $nodes->{$_}->host . '/.s.PGSQL.' . $nodes->{$_}->port }
-		  grep { $_ ne 'primary' } sort keys %$nodes);
-	start_between('haproxy', $port, "$dir/log", 'postgres',
+		map { '    server ' . $_->name . ' unix@' . $_->host . '/.s.PGSQL.' . $_->port } @nodes);
+	start_between($name, $port, "$dir/log", 'postgres',
 		program('haproxy'), '-db', '-f', "$dir/haproxy.cfg");
 	return;
 }

@@ -629,37 +629,123 @@ foreach my $row (@$after_rows)
 		});
 }
 
+# ---- the nodes that pgpool-II sends SET ryw.wait_for to ----
+
+# Sessions of both replicas, of which the first is paused: in which is it an error?
+foreach my $case ([ 'off', 'replica1' ], [ 'on', 'replica1 replica2' ])
+{
+	my ($by_statement, $expected) = @$case;
+	with(
+		'pgpool', 1,
+		sub { start_pgpool($nodes, "statement_level_load_balance = $by_statement") },
+		sub {
+			my (%seen, %failed);
+			poll_until(
+				sub {
+					my $conn = pooled(DATABASE, 'pgpool');
+					my $node = $name_at{ $conn->value("SELECT current_setting('port')") };
+					if (!$seen{$node}++)
+					{
+						pause_replay($replicas[0]);
+						my $token = write_token($direct, update());
+						$failed{$node} = 1
+						  if $conn->query("SET ryw.wait_for = '$token'", 10)->error;
+						resume_replay($replicas[0]);
+					}
+					$conn->vanish;
+					return keys %seen == 2;
+				});
+			is(join(' ', sort keys %failed), $expected,
+				"s84: pgpool-II, by statement $by_statement: SET fails in sessions of");
+		});
+}
+
+# ---- pgpool-II's cache of results ----
+
+with(
+	'pgpool', 3,
+	sub {
+		start_pgpool(
+			$nodes,
+			'memory_cache_enabled = on',
+			"memqcache_method = 'shmem'",
+			'memqcache_total_size = 4MB',
+			'memqcache_max_num_cache = 1000',
+			"memqcache_oiddir = '" . PostgreSQL::Test::Utils::tempdir() . "'");
+	},
+	sub {
+		my $conn = pooled(DATABASE, 'pgpool');
+		my $plain = 'SELECT v FROM t';
+		my (%stale, $token);
+
+		$token = write_token($direct, update());
+		catch_up($primary, @replicas);
+		$conn->run($plain);
+		for (1 .. ROUNDS)
+		{
+			# The same text as the round before, and with another token.
+			$stale{again}++ if $_ > 1 && $conn->value("$plain WHERE ryw_require('$token', 5000)") < $n;
+			$token = write_token($direct, update());
+			catch_up($primary, @replicas);
+			$stale{guard}++ if $conn->value("$plain WHERE ryw_require('$token', 5000)") < $n;
+			$conn->run("SELECT ryw_wait('$token', 5000)");
+			$stale{wait}++ if $conn->value($plain) < $n;
+		}
+		$conn->finish;
+		is($stale{guard} // 0, 0, 'pgpool-II with its cache: a guarded statement is not from there');
+		is($stale{again} // 0, 0, 'pgpool-II with its cache: nor when it is sent again');
+		is($stale{wait}, ROUNDS, 'pgpool-II with its cache: a read after a wait is, and stale');
+	});
+
 # ---- ryw.token in track_extra_parameters ----
 
 SKIP:
 {
+	my @logs;
 	my $version = defined pgbouncer() ? version_of(pgbouncer(), '-V') : 'none';
-	skip "PgBouncer is $version here, track_extra_parameters came with 1.20", 4
+	skip "PgBouncer is $version here, track_extra_parameters came with 1.20", 10
 	  unless $version =~ /^1\.(\d+)/ && $1 >= 20;
 
-	start_bouncer($nodes, 1, dbname => DATABASE,
-		conf => ['track_extra_parameters = IntervalStyle, ryw.token']);
-	my ($refused, $another) = (0, 0);
-	for (1 .. 5)
-	{
-		my ($a, $b) = map { pooled('primary') } 1, 2;
-		my $token = write_token($a, update());
-		my @heard = ($b->startup, $b->query('SELECT ryw_token()'));
+	my $listed = 'track_extra_parameters = IntervalStyle, ryw.token';
 
-		$another++ if grep { ($_->token // '') ne '' || ($_->value // '') ne '' } @heard;
-		$refused++
-		  if $heard[1]->sqlstate eq '08P01'
-		  && $heard[1]->error->{M} eq 'invalid server parameter';
-		$_->vanish foreach $a, $b;
+	foreach my $case ([ 'transaction', $listed, 5 ], [ 'transaction', undef, 0 ],
+		[ 'session', $listed, 0 ])
+	{
+		my ($mode, $conf, $expected) = @$case;
+		my $name = "s60: $mode mode, ryw.token is " . ($conf ? '' : 'not ') . 'listed';
+		my ($told, $refused, $another) = (0, 0, 0);
+
+		start_bouncer($nodes, 1, mode => $mode, dbname => DATABASE, conf => [ $conf // () ]);
+		for (1 .. 5)
+		{
+			my $a = pooled('primary');
+			my $token = write_token($a, update());
+			$a->finish if $mode eq 'session';
+			my $b = pooled('primary');
+			my $answer = $b->query('SELECT ryw_token()');
+
+			$told++ if grep { ($_->token // '') ne '' } $b->startup, $answer;
+			$another++ if ($answer->value // '') ne '';
+			$refused++
+			  if $answer->sqlstate eq '08P01'
+			  && $answer->error->{M} eq 'invalid server parameter';
+			$_->vanish foreach $a, $b;
+		}
+		is($told, 0, "$name: no client is told another's");
+		is($refused, $expected, "$name: the next client is refused, or not");
+		next unless defined $conf;
+		is($another, 0, "$name: nor answered with it");
 	}
-	is($another, 0, 's60: ryw.token in track_extra_parameters: nobody gets another\'s');
-	is($refused, 5, 's60: each next client is refused');
-	like(log_between('pgbouncer'), qr/parameter "ryw\.token" cannot be changed/,
+	continue
+	{
+		push @logs, log_between('pgbouncer');
+		stop_bouncer();
+	}
+	like($logs[0], qr/parameter "ryw\.token" cannot be changed/,
 		's60: the log of PgBouncer names the parameter');
 	like(slurp_file($primary->logfile),
 		qr/HINT:  .*must not list ryw\.token in track_extra_parameters/,
 		's60: the server\'s log says what to do');
-	stop_bouncer();
 }
 
 $direct->finish;

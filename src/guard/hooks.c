@@ -449,6 +449,8 @@ ryw_ExecutorStart(QueryDesc *query, int eflags)
  * server takes no snapshot for SET, so the wait is right in every isolation
  * level, as long as the transaction has not taken its snapshot yet.
  *
+ * SET ryw.token is refused by the server as well; here it is told what to do.
+ *
  * EXECUTE and DECLARE CURSOR lend their snapshot to the query that they start;
  * nobody else relies on it, so a guard in that query may exchange its own.
  *
@@ -607,6 +609,24 @@ prepare_transaction(void)
 	AcceptInvalidationMessages();
 }
 
+/*
+ * SET and RESET of ryw.token: by whoever means ryw.wait_for, or by a pooler
+ * that was told to carry the value from one server session to the next.
+ */
+static void
+refuse_set_token(Node *stmt)
+{
+	const char *name = IsA(stmt, VariableSetStmt) ? ((VariableSetStmt *) stmt)->name : NULL;
+
+	if (name != NULL && pg_strcasecmp(name, RYW_TOKEN_SETTING) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_CANT_CHANGE_RUNTIME_PARAM),
+				 errmsg("parameter \"%s\" cannot be changed", RYW_TOKEN_SETTING),
+				 errdetail("It is the token of this session's last commit."),
+				 errhint("To wait for a token use SET ryw.wait_for. "
+						 "A pooler must not list ryw.token in track_extra_parameters.")));
+}
+
 static void
 ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 {
@@ -621,6 +641,7 @@ ryw_ProcessUtility(RYW_UTILITY_PARAMS)
 	bool		imports = is_import(stmt);
 
 	ryw_commit_note_statement();
+	refuse_set_token(stmt);
 	if (unlikely(ryw_setting_max_staleness >= 0) && is_copy_of_table(stmt) &&
 		is_bound_due())
 		wait_for_copy();

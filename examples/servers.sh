@@ -21,6 +21,8 @@
 # Functions, in the order in which they are called: servers_begin, check_tools,
 # make_folder, write_stop_script, pick_ports, create_primary, start_node,
 # copy_to, configure_node, await_streaming, servers_end.
+#
+# A primary with replicas that lag is made of them by lagging-replica/ryw-lab.
 
 dir=''			# everything lives in here
 stop=''			# the script that stops and removes it

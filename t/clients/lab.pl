@@ -25,6 +25,7 @@ chomp(my $bin = `$pg_config --bindir`);
 # Labs are put here, so that all that is left of one can be found.
 my $tmp = File::Temp::tempdir('lab-XXXXXX', TMPDIR => 1, CLEANUP => 1);
 my $else = File::Temp::tempdir(CLEANUP => 1);
+chmod 0755, $tmp;    # for user postgres, where this is run by root
 local $ENV{TMPDIR} = $tmp;
 local $ENV{PG_CONFIG} = $pg_config;
 local $ENV{PATH} = "$bin:$ENV{PATH}";

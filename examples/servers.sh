@@ -73,6 +73,25 @@ die()
 
 # ---------- clean-up ----------
 
+# Ends background jobs: after each signal they have five seconds.  Not with
+# "wait", which has been seen to hang when the script was just waiting as the
+# signal came.
+# shellcheck disable=SC2317
+end_children()	# signals
+{
+	local signal
+
+	for signal; do
+		[ "${#children[@]}" -gt 0 ] || return 0
+		[ "$signal" = none ] || kill "-$signal" "${children[@]}" 2>/dev/null
+		for _ in $(seq 50); do
+			kill -0 "${children[@]}" 2>/dev/null || children=()
+			[ "${#children[@]}" -gt 0 ] || return 0
+			sleep 0.1
+		done
+	done
+}
+
 # Runs whenever the script ends, however it ends.
 # shellcheck disable=SC2317
 clean_up()
@@ -85,10 +104,7 @@ clean_up()
 		printf '\n\n   Interrupted: stopping and removing everything.\n' \
 			>&3 2>/dev/null
 	fi
-	if [ "${#children[@]}" -gt 0 ]; then
-		kill "${children[@]}" 2>/dev/null
-		wait "${children[@]}" 2>/dev/null
-	fi
+	end_children TERM KILL
 	if [ -n "$stop" ]; then
 		sh "$stop" >/dev/null || status=2
 	elif [ -n "$dir" ]; then

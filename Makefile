@@ -45,8 +45,9 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 
 # Those of lag and session take longest, and begin first.
 TAP_TESTS = 1
-PROVE_TESTS = $(foreach folder,lag session wait failover guard clients,\
-	$(sort $(wildcard t/$(folder)/*.pl)))
+PROVE_TESTS = $(if $(RYW_CLIENTS),$(sort $(wildcard t/clients/*.pl)),\
+	$(foreach folder,lag session wait failover guard,$(sort $(wildcard t/$(folder)/*.pl)))\
+	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress
 
@@ -92,6 +93,10 @@ deps:
 
 test:
 	@$(RYW_ENV) .ci/run-tests
+
+# From outside: packages for applications, poolers, balancers, the lab.
+test-clients:
+	@$(RYW_ENV) RYW_CLIENTS=1 TESTS='$(or $(TESTS),tap)' .ci/run-tests
 
 # The same tests, on a server built from source with assertions; with
 # RYW_COVERAGE=1 also which lines of src/ they execute.
@@ -160,6 +165,7 @@ help:
 	@echo 'make demo            a primary and two replicas, on the terminal; KEEP=1 leaves them up'
 	@echo 'make installcheck    the tests alone, of what is installed; not as root'
 	@echo 'make test            every test; TESTS="guard wait/basic lint" selects, JOBS=n runs n at a time'
+	@echo 'make test-clients    applications: drivers, packages, poolers, balancers, replicas that lag'
 	@echo 'make test-assert     the same on a server built with assertions; RYW_COVERAGE=1 prints coverage'
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-memory     under the address and undefined behaviour sanitizers, and valgrind'
@@ -174,5 +180,5 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs print-typedefs \
+.PHONY: deps test test-clients test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs print-typedefs \
 	pg-config-path tap-tests demo bench bench-instructions help ryw-force

@@ -15,10 +15,14 @@
 #              "primary"
 #   listen     a TCP address, or nothing
 #   PG_CONFIG  the pg_config of the PostgreSQL to use
+#   program    its name in messages, where that is not $what
+#   die_status the exit status of die, where that is not 2
 #
 # Functions, in the order in which they are called: servers_begin, check_tools,
 # make_folder, write_stop_script, pick_ports, create_primary, start_node,
 # copy_to, configure_node, await_streaming, servers_end.
+#
+# A primary with replicas that lag is made of them by lagging-replica/ryw-lab.
 
 dir=''			# everything lives in here
 stop=''			# the script that stops and removes it
@@ -63,11 +67,30 @@ step_done()
 die()
 {
 	[ -n "$tty" ] && printf '\n'
-	printf "${what:-servers}: %s\n" "$@" >&2
-	exit 2
+	printf "${program:-${what:-servers}}: %s\n" "$@" >&2
+	exit "${die_status:-2}"
 }
 
 # ---------- clean-up ----------
+
+# Ends background jobs: after each signal they have five seconds.  Not with
+# "wait", which has been seen to hang when the script was just waiting as the
+# signal came.
+# shellcheck disable=SC2317
+end_children()	# signals
+{
+	local signal
+
+	for signal; do
+		[ "${#children[@]}" -gt 0 ] || return 0
+		[ "$signal" = none ] || kill "-$signal" "${children[@]}" 2>/dev/null
+		for _ in $(seq 50); do
+			kill -0 "${children[@]}" 2>/dev/null || children=()
+			[ "${#children[@]}" -gt 0 ] || return 0
+			sleep 0.1
+		done
+	done
+}
 
 # Runs whenever the script ends, however it ends.
 # shellcheck disable=SC2317
@@ -81,10 +104,7 @@ clean_up()
 		printf '\n\n   Interrupted: stopping and removing everything.\n' \
 			>&3 2>/dev/null
 	fi
-	if [ "${#children[@]}" -gt 0 ]; then
-		kill "${children[@]}" 2>/dev/null
-		wait "${children[@]}" 2>/dev/null
-	fi
+	end_children TERM KILL
 	if [ -n "$stop" ]; then
 		sh "$stop" >/dev/null || status=2
 	elif [ -n "$dir" ]; then
@@ -149,20 +169,27 @@ show_log_and_die()
 	die "$1"
 }
 
-# Picks a port for each node on which nobody answers on 127.0.0.1, below the
-# range that the kernel gives to outgoing connections.
+# Picks a port on which nobody answers on 127.0.0.1, below the range that the
+# kernel gives to outgoing connections.
+pick_port()		# node
+{
+	local port
+
+	while :; do
+		port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
+		case " ${port_of[*]} " in *" $port "*) continue ;; esac
+		(: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && continue
+		port_of[$1]=$port
+		return
+	done
+}
+
 pick_ports()
 {
-	local node port
+	local node
 
 	for node in $NODES; do
-		while :; do
-			port=$((20000 + (RANDOM * 32768 + RANDOM) % 12000))
-			case " ${port_of[*]} " in *" $port "*) continue ;; esac
-			(: <"/dev/tcp/127.0.0.1/$port") 2>/dev/null && continue
-			port_of[$node]=$port
-			break
-		done
+		pick_port "$node"
 	done
 }
 
@@ -171,6 +198,15 @@ conninfo()		# node
 {
 	printf 'host=%s port=%s user=%s dbname=%s connect_timeout=10' \
 		"$dir" "${port_of[$1]}" "$what" "$what"
+}
+
+# Root gives way to user postgres.
+choose_owner()
+{
+	[ "$(id -u)" = 0 ] || return 0
+	id postgres >/dev/null 2>&1 ||
+		die "there is no user postgres to run the servers as"
+	drop=(setpriv --reuid=postgres --regid=postgres --init-groups)
 }
 
 check_tools()
@@ -182,12 +218,7 @@ check_tools()
 		die "$bin has no initdb: the PostgreSQL server is not installed"
 	[ -e "$("$PG_CONFIG" --sharedir)/extension/ryw.control" ] ||
 		die "ryw is not installed in $version ($PG_CONFIG): make && sudo make install"
-
-	if [ "$(id -u)" = 0 ]; then
-		id postgres >/dev/null 2>&1 ||
-			die "there is no user postgres to run the servers as"
-		drop=(setpriv --reuid=postgres --regid=postgres --init-groups)
-	fi
+	choose_owner
 	version=${version%% (*}
 }
 
@@ -196,8 +227,10 @@ make_folder()
 	local base
 
 	base=$(cd "${TMPDIR:-/tmp}" && pwd -P) || die "no folder ${TMPDIR:-/tmp}"
-	# its owner must get there, and a socket's path may have some 100 bytes
-	if [ "${#base}" -gt 70 ] || ! "${drop[@]}" test -x "$base"; then
+	# its owner must get there, a socket's path may have some 100 bytes, and
+	# nobody should have to quote it
+	if [ "${#base}" -gt 70 ] || [[ $base == *[!A-Za-z0-9/._-]* ]] ||
+		! "${drop[@]}" test -x "$base"; then
 		base=/tmp
 	fi
 	dir=$(mktemp -d "$base/ryw-$what.XXXXXX") || die "mktemp failed"
@@ -213,7 +246,9 @@ write_stop_script()
 	cat >"$dir/stop" <<END
 #!/bin/sh
 # Stops the servers that were started for "$what" and removes their folder.
+trap '' INT TERM HUP
 dir=$dir
+guard=\$(cat "\$dir/guard" 2>/dev/null)
 stop_all()
 {
 	for node in $NODES; do
@@ -224,7 +259,13 @@ stop_all()
 		done
 	done
 	cd / && rm -rf "\$dir" && echo "stopped and removed: \$dir"
-	exit
+	status=\$?
+	# who would have called this later (ryw-lab); it may be calling now
+	if [ -n "\$guard" ] && [ "\$guard" != \$\$ ] &&
+		grep -aqsF "\$dir" "/proc/\$guard/cmdline"; then
+		kill -9 "\$guard"
+	fi
+	exit \$status
 }
 cd "\$dir" || exit
 stop_all
@@ -235,10 +276,17 @@ END
 	fi
 }
 
+# If somebody has taken its port since that was picked, on another one.
 start_node()	# node
 {
-	as_owner "$bin/pg_ctl" start -s -w -t 30 -D "$dir/$1" -l "$dir/$1.log" \
-		>/dev/null || show_log_and_die "$1 did not start" "$dir/$1.log"
+	for _ in 1 2 3; do
+		as_owner "$bin/pg_ctl" start -s -w -t 30 -D "$dir/$1" \
+			-l "$dir/$1.log" >/dev/null 2>&1 && return
+		grep -q 'could not bind' "$dir/$1.log" || break
+		pick_port "$1"
+		configure_node "$1" </dev/null
+	done
+	show_log_and_die "$1 did not start" "$dir/$1.log"
 }
 
 query()			# node, statement
@@ -265,12 +313,13 @@ create_primary()
 		--pwfile="$dir/password" "$dir/primary" >"$dir/initdb.log" 2>&1 ||
 		show_log_and_die "initdb failed" "$dir/initdb.log"
 
-	configure_node primary
 	cat >>"$dir/primary/postgresql.conf" <<END
+
 shared_preload_libraries = 'ryw'
 listen_addresses = '${listen:-}'
 unix_socket_directories = '$dir'
 END
+	configure_node primary
 	step "starting the primary"
 	start_node primary
 	as_owner "$bin/createdb" -h "$dir" -p "${port_of[primary]}" -U "$what" \

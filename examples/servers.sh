@@ -100,7 +100,7 @@ clean_up()
 
 	trap - EXIT
 	trap '' INT TERM HUP PIPE
-	if [ "$status" -gt 128 ]; then
+	if [ "$status" -gt 128 ] && [ -n "$dir" ]; then
 		printf '\n\n   Interrupted: stopping and removing everything.\n' \
 			>&3 2>/dev/null
 	fi

@@ -57,9 +57,14 @@
 /*
  * From here on only the extension's own schema is searched.  Anybody who may
  * create functions upstream could otherwise put one of this name in the way.
- * And when this side is not heard of any more, upstream ends the session.
+ * And when this side is not heard of any more, upstream ends the session.  Where
+ * upstream is a replica itself, it may have set a bound on what is read there,
+ * which is not meant for this: that goes first, in a statement that reads nothing.
  */
 #define PREPARE_QUERY \
+	"SELECT pg_catalog.max(pg_catalog.set_config(name, '-1', false))" \
+	" FROM pg_catalog.pg_show_all_settings()" \
+	" WHERE name OPERATOR(pg_catalog.=) 'ryw.max_staleness';" \
 	"SELECT pg_catalog.set_config('idle_session_timeout', '10s', false)," \
 	" pg_catalog.set_config('search_path'," \
 	" pg_catalog.quote_ident(n.nspname), false)" \

@@ -146,6 +146,21 @@ ok(is_reported(), 's77: reported elsewhere');
 	ok(is_reported(), 's77: again');
 }
 
+# ---- a bound on staleness upstream is not for reports ----
+
+{
+	set_conf($replica1, 'ryw.max_staleness' => '0');
+	set_conf($cascade, primary_conninfo => ($replica1->connstr('postgres')
+		  . ' application_name=cascade user=postgres') =~ s/'/''/gr);
+	add_replica($nodes, 'leaf', $cascade);
+	is(wire($replica1)->query('SELECT count(*) FROM pg_class')->sqlstate,
+		'RY008', 's77: control, nothing is fresh enough there');
+	ok(poll_until(sub { ((lag_row($primary, 'leaf') // {})->{state} // '') eq 'streaming' }, 30),
+		's77: a replica below that one is reported');
+	is(scalar log_lines($cascade, 'could not report'), 0, 's77: without a failure');
+	set_conf($replica1, 'ryw.max_staleness' => '-1');
+}
+
 # ---- a smart shutdown ----
 
 {

@@ -601,7 +601,7 @@ prepare_transaction(void)
 {
 	RywGuardCall call = {0};
 
-	if (!IsTransactionState() || !ryw_snapshot_is_fixed() || FirstSnapshotSet ||
+	if (!IsTransactionBlock() || !ryw_snapshot_is_fixed() || FirstSnapshotSet ||
 		!is_bound_due())
 		return;
 	set_bound_call(&call);

@@ -72,12 +72,14 @@ copy_cluster(RywHeartbeat *to, const RywHeartbeat *from)
 }
 
 /*
- * By how much has the wall clock been set back lately?  It is compared with the
- * monotonic one, as far as the pictures before tell.
+ * By how much has the wall clock been set back lately, and by how much since this
+ * server's start?  It is compared with the monotonic one, as far as the pictures
+ * before tell.
  */
 static int64
-set_back(int64 now_us, TimestampTz now_at)
+set_back(int64 now_us, TimestampTz now_at, int64 *ever)
 {
+	static int64 ahead_ever = PG_INT64_MIN;
 	static int64 since_us = PG_INT64_MIN;
 	static int64 ahead = PG_INT64_MIN;	/* most that it was ahead since then */
 	static int64 ahead_before = PG_INT64_MIN;	/* and in the time before */
@@ -90,6 +92,8 @@ set_back(int64 now_us, TimestampTz now_at)
 		ahead = offset;
 	}
 	ahead = Max(ahead, offset);
+	ahead_ever = Max(ahead_ever, offset);
+	*ever = ahead_ever - offset;
 	return Max(ahead, ahead_before) - offset;
 }
 
@@ -119,7 +123,8 @@ write_picture(const RywHeartbeat *cluster, const RywPlaces *places, bool is_own)
 	picture_shared->picture.arrived_us = ryw_clock_us();
 	picture_shared->picture.arrived_at = GetCurrentTimestamp();
 	picture_shared->picture.set_back_us = set_back(picture_shared->picture.arrived_us,
-												   picture_shared->picture.arrived_at);
+												   picture_shared->picture.arrived_at,
+												   &picture_shared->picture.set_back_ever_us);
 	picture_shared->picture.applied = pg_atomic_read_u64(&ryw_applied->lsn);
 	picture_shared->picture.applied_tli = pg_atomic_read_u32(&ryw_applied->tli);
 	pg_write_barrier();
@@ -198,6 +203,7 @@ ryw_picture_read(RywPicture *picture)
 			picture->arrived_us = picture_shared->picture.arrived_us;
 			picture->arrived_at = picture_shared->picture.arrived_at;
 			picture->set_back_us = picture_shared->picture.set_back_us;
+			picture->set_back_ever_us = picture_shared->picture.set_back_ever_us;
 			picture->applied = picture_shared->picture.applied;
 			picture->applied_tli = picture_shared->picture.applied_tli;
 			pg_read_barrier();

@@ -20,6 +20,7 @@ typedef struct RywPicture
 	int64		arrived_us;		/* when, on this node's monotonic clock */
 	int64		arrived_at;		/* and on its wall clock */
 	int64		set_back_us;	/* by how much that has lately been set back */
+	int64		set_back_ever_us;	/* and since the start */
 	uint64		applied;		/* what had been applied here before; 0: unknown */
 	uint32		applied_tli;
 } RywPicture;

@@ -396,7 +396,7 @@ ryw_views_read_age(RywAge *age)
 	ryw_views_look(&here, &seen);
 	age->is_primary = here.is_primary;
 	age->age_us = here.is_primary ? 0 : here.age_us;
-	age->known_at = here.has_picture ? seen.arrived_at + seen.set_back_us : 0;
+	age->known_at = here.has_picture ? seen.arrived_at + seen.set_back_ever_us : 0;
 	age->applied.lsn = here.has_picture ? seen.applied : InvalidXLogRecPtr;
 	age->applied.tli = seen.applied_tli;
 	age->applied.tag = 0;

@@ -29,6 +29,7 @@
 
 #include "base/compat.h"
 #include "base/errcodes.h"
+#include "base/settings.h"
 #include "base/stats.h"
 #include "guard/calls.h"
 #include "guard/hooks.h"
@@ -37,6 +38,7 @@
 #include "lag/heartbeat.h"
 #include "lag/views.h"
 #include "session/fresh.h"
+#include "wait/queue.h"
 #include "wait/wait.h"
 
 PG_FUNCTION_INFO_V1(ryw_wait_fresh_1_1);
@@ -293,7 +295,11 @@ prepare_only_snapshot(const RywGuardCall *call)
 	RywTimeout	timeout = call->timeout;
 	RywWaited	waited = {0};
 
-	(void) wait_for_age(&fresh, &timeout, &waited);
+	/* nor is there reason to fail because many wait */
+	if (ryw_queue_length() < ryw_settings_waiter_limit())
+		(void) wait_for_age(&fresh, &timeout, &waited);
+	else
+		(void) look_at_age(&fresh);
 	this_snapshot()->as_of_us = Max(only_snapshot.as_of_us, as_of(&fresh.age));
 }
 

@@ -312,7 +312,11 @@ ryw_nodes_1_1(PG_FUNCTION_ARGS)
 
 	ryw_shmem_require();
 	if (!PG_ARGISNULL(0))
+	{
 		ryw_token_set_from_text(PG_GETARG_TEXT_PP(0), &set);
+		if (set.n == 0)
+			ryw_wait_without_token();
+	}
 	if (!PG_ARGISNULL(1))
 		max_lag_us = ryw_limits_interval(PG_GETARG_INTERVAL_P(1), "max_lag");
 	InitMaterializedSRF(fcinfo, 0);

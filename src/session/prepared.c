@@ -38,7 +38,7 @@
 
 typedef struct PreparedSlot
 {
-	TransactionId xid;			/* invalid: never used */
+	FullTransactionId xid;		/* invalid: never used */
 	int			nkeys;			/* or RYW_PREPARED_ALL */
 	char		gid[GIDSIZE];	/* empty until it is prepared */
 	uint64		keys[RYW_PREPARED_KEYS];
@@ -84,21 +84,28 @@ ryw_prepared_install(void)
 	ryw_prepared_area.backend_size = sizeof(PreparedSlot);
 }
 
+/*
+ * Slots stay as they are after their transaction has ended, for longer than 32
+ * bits tell transactions apart; a running one is never that old.
+ */
 static bool
-is_running(TransactionId xid)
+is_running(FullTransactionId xid)
 {
-	return TransactionIdIsValid(xid) && TransactionIdIsInProgress(xid);
+	return FullTransactionIdIsValid(xid) &&
+		U64FromFullTransactionId(ReadNextFullTransactionId()) -
+		U64FromFullTransactionId(xid) < PG_INT32_MAX &&
+		TransactionIdIsInProgress(XidFromFullTransactionId(xid));
 }
 
 /* Take a slot if it still belongs to a transaction that has ended. */
 static bool
-take_slot(PreparedSlot *slot, TransactionId ended, TransactionId xid,
+take_slot(PreparedSlot *slot, FullTransactionId ended, FullTransactionId xid,
 		  const uint64 *keys, int nkeys)
 {
 	bool		taken;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_PREPARED), LW_EXCLUSIVE);
-	taken = slot->xid == ended;
+	taken = FullTransactionIdEquals(slot->xid, ended);
 	if (taken)
 	{
 		slot->xid = xid;
@@ -116,14 +123,14 @@ take_slot(PreparedSlot *slot, TransactionId ended, TransactionId xid,
  * which one, or -1.  Takes the lock.
  */
 int
-ryw_prepared_reserve(TransactionId xid, const uint64 *keys, int nkeys)
+ryw_prepared_reserve(FullTransactionId xid, const uint64 *keys, int nkeys)
 {
 	if (nkeys > RYW_PREPARED_KEYS)
 		nkeys = RYW_PREPARED_ALL;
 	for (int i = 0; i < prepared_shared->nslots; i++)
 	{
 		PreparedSlot *slot = &prepared_shared->slots[i];
-		TransactionId owner;
+		FullTransactionId owner;
 
 		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_PREPARED), LW_SHARED);
 		owner = slot->xid;
@@ -178,7 +185,7 @@ ryw_prepared_find(const char *gid, uint64 *keys)
 	for (int i = 0; i < prepared_shared->nslots; i++)
 	{
 		PreparedSlot *slot = &prepared_shared->slots[i];
-		TransactionId owner = InvalidTransactionId;
+		FullTransactionId owner = InvalidFullTransactionId;
 		int			nkeys = 0;
 
 		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_PREPARED), LW_SHARED);

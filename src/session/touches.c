@@ -260,7 +260,7 @@ reserve_prepared(void)
 	}
 	for (n = 0; n < Min(ntouches, RYW_PREPARED_KEYS); n++)
 		keys[n] = touches[n].key;
-	prepared_slot = ryw_prepared_reserve(GetTopTransactionIdIfAny(), keys,
+	prepared_slot = ryw_prepared_reserve(GetTopFullTransactionIdIfAny(), keys,
 										 ntouches > n || all_level > 0 ?
 										 RYW_PREPARED_ALL : n);
 }

@@ -114,7 +114,8 @@ my %bounded = (
 	do => 'DO $$ BEGIN PERFORM count(*) FROM t; END $$',
 	'expression in do' => 'DO $$ DECLARE n bigint; BEGIN n := reads_stable(); END $$',
 	'copy in do' => q{DO $$ BEGIN COPY t TO '/dev/null'; END $$},
-	parallel => 'SET force_parallel_mode = on; SELECT count(*) FROM t',
+	parallel => 'SET ' . ($replica->pg_version < 16 ? 'force_parallel_mode' : 'debug_parallel_query')
+	  . ' = on; SELECT count(*) FROM t',
 	'repeatable read' => 'BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t; COMMIT',
 	'repeatable read, set' => 'BEGIN; SET TRANSACTION ISOLATION LEVEL REPEATABLE READ;'
 	  . ' SELECT count(*) FROM t; COMMIT',

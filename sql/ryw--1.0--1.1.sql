@@ -44,6 +44,38 @@ COMMENT ON FUNCTION ryw_merge(text, text) IS
 COMMENT ON AGGREGATE ryw_merge(text) IS
 'set of tokens that covers all; tokens that another one covers are left out';
 
+-- The same with the type.
+
+CREATE FUNCTION ryw_merge(a text, b ryw_token)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN ryw_merge(a, CAST(b AS text));
+
+CREATE FUNCTION ryw_merge(a ryw_token, b text)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN ryw_merge(CAST(a AS text), b);
+
+CREATE FUNCTION ryw_merge(a ryw_token, b ryw_token)
+RETURNS text
+LANGUAGE sql STABLE PARALLEL RESTRICTED
+RETURN ryw_merge(CAST(a AS text), CAST(b AS text));
+
+CREATE AGGREGATE ryw_merge(ryw_token) (
+    SFUNC = ryw_merge,
+    STYPE = text,
+    PARALLEL = RESTRICTED
+);
+
+COMMENT ON FUNCTION ryw_merge(text, ryw_token) IS
+'set of tokens that covers both; tokens that another one covers are left out';
+COMMENT ON FUNCTION ryw_merge(ryw_token, text) IS
+'set of tokens that covers both; tokens that another one covers are left out';
+COMMENT ON FUNCTION ryw_merge(ryw_token, ryw_token) IS
+'set of tokens that covers both; tokens that another one covers are left out';
+COMMENT ON AGGREGATE ryw_merge(ryw_token) IS
+'set of tokens that covers all; tokens that another one covers are left out';
+
 -- Timeouts that are not whole numbers.
 --
 -- The type is there for the resolution of calls alone.  It is in the category of
@@ -297,7 +329,7 @@ COMMENT ON FUNCTION ryw_recent_write(bigint, interval) IS
 COMMENT ON FUNCTION ryw_recent_write(uuid, interval) IS
 'false when no commit has touched the key in this time before now';
 COMMENT ON FUNCTION ryw_key_stat() IS 'how the table of keys is doing; see view ryw_key_stat';
-COMMENT ON VIEW ryw_key_stat IS 'how the table of keys is doing; empty on a replica';
+COMMENT ON VIEW ryw_key_stat IS 'how the table of keys is doing; zeros on a replica';
 COMMENT ON COLUMN ryw_key_stat.entries IS 'keys in the table';
 COMMENT ON COLUMN ryw_key_stat.evictions IS 'keys that had to make room for another';
 COMMENT ON COLUMN ryw_key_stat.floor IS 'answer for keys that are not in the table, and the least for those that are';

@@ -96,6 +96,14 @@ FROM generate_series(1, 8) AS i;
 SELECT ryw_merge(t) FROM unnest(ARRAY['1-5-A', NULL, '', '1-7-A.2-1-B', '2-3-B']) AS t;
 SELECT ryw_merge(t) IS NULL AS nothing FROM unnest(ARRAY[NULL, '']) AS t;
 SELECT ryw_merge(t) IS NULL AS no_rows FROM unnest(ARRAY[]::text[]) AS t;
+-- by the type, in either place; what has no type is text
+SELECT ryw_merge('1-5-A'::ryw_token, '1-6-A.2-1-B') AS token_unknown,
+	   ryw_merge('1-6-A.2-1-B', '1-7-A'::ryw_token) AS unknown_token,
+	   ryw_merge('1-5-A'::ryw_token, '2-6-B'::ryw_token) AS tokens,
+	   ryw_merge('1-5-A'::ryw_token, '2-6-B'::text) AS token_text,
+	   ryw_merge(NULL::ryw_token, NULL::ryw_token) IS NULL AS nothing,
+	   ryw_merge('1-5-A', NULL::ryw_token) AS one;
+SELECT ryw_merge(t) FROM unnest(ARRAY['1-5-A', NULL, '1-7-A', '2-1-B']::ryw_token[]) AS t;
 -- a timeline newer than this server's is not known to cover anything
 SELECT ryw_merge(:'token', '7-FFFFFFF0-1') = :'token' || '.7-FFFFFFF0-1' AS newer_is_unknown,
 	   ryw_merge(:'token', :'beyond') = :'beyond' AS greater_of_one_timeline;

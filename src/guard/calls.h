@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * calls.h
- *	  Recognising calls of ryw_wait and ryw_require, and reading them.
+ *	  Recognising calls of functions that wait, and reading them.
  *
  *-------------------------------------------------------------------------
  */

@@ -249,7 +249,7 @@ ryw_require_null_1_1(PG_FUNCTION_ARGS)
 }
 
 /*
- * The cast of an interval to a timeout: milliseconds, rounded up.  A month has 30
+ * The cast of an interval to a timeout: milliseconds, rounded away from 0.  A month has 30
  * days, as where the server compares intervals.  Raises 22008.
  */
 Datum
@@ -264,5 +264,5 @@ ryw_timeout_from_interval_1_1(PG_FUNCTION_ARGS)
 		ereport(ERROR,
 				(errcode(ERRCODE_DATETIME_FIELD_OVERFLOW),
 				 errmsg("interval out of range")));
-	PG_RETURN_INT64(us / 1000 + (us % 1000 > 0));
+	PG_RETURN_INT64(us / 1000 + (us % 1000 > 0) - (us % 1000 < 0));
 }

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * hooks.h
- *	  ryw_wait and ryw_require: the wait before the statement's snapshot.
+ *	  Functions that wait: the wait before the statement's snapshot.
  *
  *-------------------------------------------------------------------------
  */

@@ -36,10 +36,10 @@
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
+#include "base/nodename.h"
 #include "base/settings.h"
 #include "lag/handup.h"
 #include "lag/heartbeat.h"
-#include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/primary.h"
 #include "lag/track.h"

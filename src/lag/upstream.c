@@ -36,8 +36,8 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
-#include "lag/handup.h"
 #include "base/nodename.h"
+#include "lag/handup.h"
 #include "lag/replica.h"
 #include "lag/upstream.h"
 

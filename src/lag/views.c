@@ -41,9 +41,9 @@
 
 #include "base/clock.h"
 #include "base/compat.h"
+#include "base/nodename.h"
 #include "base/settings.h"
 #include "base/shmem.h"
-#include "base/nodename.h"
 #include "lag/picture.h"
 #include "lag/replica.h"
 #include "lag/views.h"

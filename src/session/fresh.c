@@ -22,7 +22,6 @@
 #include "postgres.h"
 
 #include "access/xact.h"
-#include "common/int.h"
 #include "fmgr.h"
 #include "utils/snapmgr.h"
 #include "utils/timestamp.h"
@@ -38,6 +37,7 @@
 #include "lag/heartbeat.h"
 #include "lag/views.h"
 #include "session/fresh.h"
+#include "session/limits.h"
 #include "wait/queue.h"
 #include "wait/wait.h"
 
@@ -183,22 +183,11 @@ was_fresh(const RywGuardCall *call)
  * ----------
  */
 
-/* The age as microseconds, a month having 30 days.  Raises 22023. */
+/* Raises 22023. */
 static void
 read_max_age(Datum value, RywGuardCall *call)
 {
-	const Interval *age = DatumGetIntervalP(value);
-	int64		days = (int64) age->month * DAYS_PER_MONTH + age->day;
-	int64		us;
-
-	if (pg_mul_s64_overflow(days, USECS_PER_DAY, &us) ||
-		pg_add_s64_overflow(us, age->time, &us))
-		us = days < 0 ? PG_INT64_MIN : PG_INT64_MAX;
-	if (us < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("max_age must not be negative")));
-	call->target.max_age_us = us;
+	call->target.max_age_us = ryw_limits_interval(DatumGetIntervalP(value), "max_age");
 }
 
 /* No bound is not a bound: who gives none by mistake would read data of any age. */
@@ -206,8 +195,8 @@ static void
 refuse_null_age(void)
 {
 	ereport(ERROR,
-			(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-			 errmsg("max_age must not be NULL"),
+			(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+			 errmsg("max_age must not be null"),
 			 errhint("Leave the call out where data of any age will do.")));
 }
 

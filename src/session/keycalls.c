@@ -27,6 +27,7 @@
 #include "base/stats.h"
 #include "lag/picture.h"
 #include "session/keys.h"
+#include "session/limits.h"
 #include "session/touches.h"
 #include "token/commit.h"
 #include "token/token.h"
@@ -138,25 +139,15 @@ ryw_key_token_1_1(PG_FUNCTION_ARGS)
 	PG_RETURN_TEXT_P(cstring_to_text_with_len(buf, ryw_token_format(&token, buf)));
 }
 
-/* A window in microseconds; a month is 30 days.  Raises 22004 or 22023. */
-static double
+/* A window in microseconds.  Raises 22004 or 22023. */
+static int64
 window_us(FunctionCallInfo fcinfo, int argno)
 {
-	const Interval *window;
-	double		us;
-
 	if (PG_ARGISNULL(argno))
 		ereport(ERROR,
 				(errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
 				 errmsg("window must not be null")));
-	window = PG_GETARG_INTERVAL_P(argno);
-	us = (double) window->time +
-		((double) window->month * DAYS_PER_MONTH + window->day) * USECS_PER_DAY;
-	if (us < 0)
-		ereport(ERROR,
-				(errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-				 errmsg("window must not be negative")));
-	return us;
+	return ryw_limits_interval(PG_GETARG_INTERVAL_P(argno), "window");
 }
 
 /*
@@ -167,12 +158,12 @@ Datum
 ryw_recent_write_1_1(PG_FUNCTION_ARGS)
 {
 	RywKeyMark	mark;
-	double		window;
+	int64		window;
 
 	require_keys();
 	window = window_us(fcinfo, 1);
 	ask_for_key(fcinfo, &mark);
-	PG_RETURN_BOOL((double) (ryw_clock_us() - mark.at) <= window);
+	PG_RETURN_BOOL(ryw_clock_us() - mark.at <= window);
 }
 
 static Datum

@@ -161,8 +161,8 @@ raise_mark(RywKeyMark *mark, XLogRecPtr lsn, int64 at)
 }
 
 /* Covers all that is visible on this primary now. */
-static void
-mark_of_now(RywKeyMark *mark)
+void
+ryw_keys_mark_now(RywKeyMark *mark)
 {
 	mark->lsn = ryw_position_record_end(GetXLogInsertRecPtr());
 	mark->at = ryw_clock_us();
@@ -180,7 +180,7 @@ keys_open(void)
 	Assert(!RecoveryInProgress());
 	if (likely(pg_atomic_read_u32(&keys_shared->opened)))
 		return;
-	mark_of_now(&now);
+	ryw_keys_mark_now(&now);
 	raise_floor(&now);
 	pg_write_barrier();
 	pg_atomic_write_u32(&keys_shared->opened, 1);
@@ -341,7 +341,7 @@ ryw_keys_ask(uint64 key, RywKeyMark *mark)
 	{
 		RywKeyMark	now;
 
-		mark_of_now(&now);
+		ryw_keys_mark_now(&now);
 		raise_mark(mark, now.lsn, RYW_KEY_UNDER_WAY);
 	}
 	return place >= 0;

@@ -33,6 +33,7 @@ extern RywShmemArea ryw_keys_area;
 
 extern void ryw_keys_install(void);
 extern uint64 ryw_keys_hash(const char *key, Size length);
+extern void ryw_keys_mark_now(RywKeyMark *mark);
 extern void ryw_keys_announce(uint64 key);
 extern void ryw_keys_withdraw(uint64 key);
 extern void ryw_keys_put(uint64 key, const RywKeyMark *mark, bool announced);

@@ -141,7 +141,7 @@ announce(void)
 {
 	while (nannounced < ntouches)
 		ryw_keys_announce(touches[nannounced++].key);
-	if (all_level > 0 && !all_are_announced)
+	if ((all_level > 0 || is_finishing) && !all_are_announced)
 	{
 		ryw_keys_announce_all();
 		all_are_announced = true;
@@ -163,24 +163,23 @@ forget_touches(void)
 /*
  * Enter the list as touched by what has been committed up to a mark.  COMMIT
  * PREPARED may have met another transaction of the same name than the one that was
- * looked up, if one was prepared meanwhile.
+ * looked up, if one was prepared meanwhile: until that is known all are announced.
  */
 static void
 enter_touches(const RywKeyMark *mark)
 {
-	if (is_finishing && !all_are_announced &&
-		ryw_prepared_count(finishing_gid) != finishing_count)
-	{
-		ryw_keys_announce_all();
-		all_are_announced = true;
-	}
+	bool		are_known = is_finishing && all_level == 0 &&
+		ryw_prepared_count(finishing_gid) == finishing_count;
+
 	for (int i = 0; i < ntouches; i++)
 	{
 		ryw_keys_put(touches[i].key, mark, i < nannounced);
 		ryw_stats_count(RYW_COUNT_TOUCHES);
 	}
 	nannounced = 0;
-	if (all_are_announced)
+	if (all_are_announced && are_known)
+		ryw_keys_withdraw_all();
+	else if (all_are_announced)
 		ryw_keys_put_all(mark);
 	all_are_announced = false;
 }
@@ -196,13 +195,6 @@ withdraw_touches(void)
 	all_are_announced = false;
 }
 
-static void
-mark_end_of_wal(RywKeyMark *mark)
-{
-	mark->lsn = ryw_position_record_end(GetXLogInsertRecPtr());
-	mark->at = ryw_clock_us();
-}
-
 /*
  * After the commit.  A transaction may have got its ID after the announcement:
  * NOTIFY takes one late, and so may other libraries.
@@ -216,7 +208,7 @@ note_touches(void)
 	if (ntouches == 0 && all_level == 0 && !is_finishing &&
 		!(has_setting() && wrote))
 		return;
-	mark_end_of_wal(&mark);
+	ryw_keys_mark_now(&mark);
 	if (wrote && XactLastCommitEnd != InvalidXLogRecPtr)
 		mark.lsn = XactLastCommitEnd;
 	if (wrote && has_setting() && !is_touched(setting_key()))
@@ -238,7 +230,7 @@ take_back_touches(void)
 
 	if (is_finishing && ProcLastRecPtr != finishing_since)
 	{
-		mark_end_of_wal(&mark);
+		ryw_keys_mark_now(&mark);
 		enter_touches(&mark);
 	}
 	else

@@ -68,8 +68,8 @@ report_malformed(const char *str, Node *escontext)
 }
 
 /* A palloc'd copy, fit to be returned as a Datum. */
-RywToken *
-ryw_token_copy(const RywToken *token)
+static RywToken *
+copy_of_token(const RywToken *token)
 {
 	RywToken   *result = palloc(sizeof(RywToken));
 
@@ -130,7 +130,7 @@ ryw_token_in_1_0(PG_FUNCTION_ARGS)
 		report_malformed(str, fcinfo->context);
 		PG_RETURN_NULL();		/* a soft error was noted */
 	}
-	PG_RETURN_RYW_TOKEN_P(ryw_token_copy(&token));
+	PG_RETURN_RYW_TOKEN_P(copy_of_token(&token));
 }
 
 Datum
@@ -156,7 +156,7 @@ ryw_token_recv_1_0(PG_FUNCTION_ARGS)
 				(errcode(ERRCODE_INVALID_BINARY_REPRESENTATION),
 				 errmsg("invalid binary value for type %s", "ryw_token"),
 				 errdetail("The value has a tag but no timeline.")));
-	PG_RETURN_RYW_TOKEN_P(ryw_token_copy(&token));
+	PG_RETURN_RYW_TOKEN_P(copy_of_token(&token));
 }
 
 Datum
@@ -272,7 +272,7 @@ ryw_token_from_lsn_1_0(PG_FUNCTION_ARGS)
 {
 	RywToken	token = {.lsn = PG_GETARG_LSN(0)};
 
-	PG_RETURN_RYW_TOKEN_P(ryw_token_copy(&token));
+	PG_RETURN_RYW_TOKEN_P(copy_of_token(&token));
 }
 
 /* Forgets timeline and tag, so it is offered as an explicit cast only. */

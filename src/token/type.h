@@ -19,9 +19,6 @@
 #define PG_GETARG_RYW_TOKEN_P(n)	DatumGetRywTokenP(PG_GETARG_DATUM(n))
 #define PG_RETURN_RYW_TOKEN_P(p)	return RywTokenPGetDatum(p)
 
-/* A palloc'd copy, fit to be returned as a Datum. */
-extern RywToken *ryw_token_copy(const RywToken *token);
-
 /* Read a set of tokens; raises 22P02 and 54000. */
 extern void ryw_token_set_from_cstring(const char *str, RywTokenSet *set);
 extern void ryw_token_set_from_text(const text *str, RywTokenSet *set);

@@ -678,7 +678,11 @@ ryw_wait_until(bool (*is_over) (void *arg), void *arg, const char *what,
 	*timeout = effective_timeout(*timeout);
 	deadline_us = waited->since_us + *timeout * 1000;
 	if (deadline_us <= began_us)
+	{
+		if (is_logged(0))
+			log_wait_for(what, "not reached", 0, reason);
 		return false;
+	}
 
 	hold = ryw_hold_look();
 	ryw_hold_leave_conflicts();

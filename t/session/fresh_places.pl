@@ -76,8 +76,8 @@ refused($c, "SELECT ryw_wait_fresh('-1 s')", '22023', qr/^max_age must not be ne
 	'a negative age');
 refused($c, "SELECT ryw_wait_fresh('-1000000 years')", '22023',
 	qr/^max_age must not be negative$/, undef, 'a very negative age');
-refused($c, "SELECT count(*) FROM t WHERE ryw_require_fresh(NULL)", '22023',
-	qr/^max_age must not be NULL$/, undef, 'no age', qr/^Leave the call out/);
+refused($c, "SELECT count(*) FROM t WHERE ryw_require_fresh(NULL)", '22004',
+	qr/^max_age must not be null$/, undef, 'no age', qr/^Leave the call out/);
 refused($c, "SELECT ryw_require_fresh('1 s', -1)", '22023', qr/^timeout must not be negative$/,
 	undef, 'a negative timeout');
 refused($c, "SELECT count(*) FROM t WHERE ryw_require_fresh(make_interval(secs => v))", 'RY004',

@@ -153,7 +153,8 @@ foreach my $round (1 .. ROUNDS)
 		$user->{told}++;
 		is(($row{$lost} // '') =~ s/ .*//r, $user->{who}, "s81: the token named is the user's")
 		  if $user->{told} == 1;
-		$user->{sets} = join '.', grep { $_ ne $lost } split /\./, $user->{sets};
+		$user->{sets} = client_merge((grep { $_ ne $lost } split /\./, $user->{sets}),
+			$user->{conns}{new}->value('SELECT ryw_current_token()'));
 		my ($n) = ($row{$lost} // '') =~ / (\d+)/;
 		$user->{expected} = [ grep { $_ ne $n } @{ $user->{expected} } ];
 		$answers{sets}{ read_of($user, 'sets') =~ s/ .*//r }++;

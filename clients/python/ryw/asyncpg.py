@@ -1,8 +1,8 @@
-"""asyncpg: Database over asyncpg's pools.  As ryw.psycopg's AsyncDatabase, with $1 for parameters."""
+"""asyncpg: Database over its pools.  As ryw.psycopg's AsyncDatabase, with $1 for parameters."""
 from __future__ import annotations
 
 import asyncio
-from typing import Any, AsyncContextManager, List
+from typing import Any, List
 
 from . import database
 from .routing import Node
@@ -20,11 +20,11 @@ class Database(database.AsyncDatabase):
     async def _run(self, conn: Any, sql: str, wanted: bool = False) -> Any:
         return await (conn.fetchrow(sql) if wanted else conn.execute(sql))
 
-    async def _rows(self, conn: Any, query: Any, params: Any) -> List[Any]:
+    async def _rows(self, conn: Any, query: Any, params: Any) -> Any:
         return list(await conn.fetch(query, *(params or ())))
 
-    def _transaction(self, conn: Any) -> AsyncContextManager[Any]:
-        return conn.transaction()  # type: ignore[no-any-return]
+    def _transaction(self, conn: Any) -> Any:
+        return conn.transaction()
 
     async def _close(self, conn: Any) -> None:
         conn.terminate()

@@ -6,15 +6,12 @@ filed.  PostgreSQL's own last_commit_lsn is taken where there is no ryw.
 """
 from __future__ import annotations
 
-import re
 from typing import Any, Optional
 
 from .keeper import Keeper
 from .routing import Router
 
 LSN = "SELECT pg_current_wal_insert_lsn()::text"
-_READS = re.compile(r"\s*(SELECT|SHOW|EXPLAIN|SET|RESET|BEGIN|START|SAVEPOINT|ROLLBACK"
-                    r"|RELEASE|DECLARE|FETCH|CLOSE)\b", re.IGNORECASE)
 
 
 def reported(conn: Any) -> str:
@@ -27,18 +24,11 @@ def reported(conn: Any) -> str:
     if hasattr(conn, "get_settings"):
         settings = conn.get_settings()
         return (getattr(settings, "ryw.token", "") or getattr(settings, "last_commit_lsn", ""))
-    if getattr(conn, "closed", 0) == 2:  # psycopg2: broken
-        return ""
     try:
         info = conn.info.parameter_status
         return info("ryw.token") or info("last_commit_lsn") or ""
     except Exception:  # the connection is gone, and with it the answer
         return ""
-
-
-def may_write(sql: Any) -> bool:
-    """Without the extension each statement costs a question, so most reads are spared."""
-    return not (isinstance(sql, str) and _READS.match(sql))
 
 
 def after_commit(router: Router, before: str, conn: Any, keeper: Optional[Keeper]) -> None:

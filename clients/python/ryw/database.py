@@ -18,21 +18,16 @@ class AsyncDatabase(Router):
 
     # What a driver brings.
 
-    async def _get(self, node: Node, left: float) -> Any:
-        raise NotImplementedError
+    async def _get(self, node: Node, left: float) -> Any: ...
 
-    async def _put(self, node: Node, conn: Any) -> None:
-        raise NotImplementedError
+    async def _put(self, node: Node, conn: Any) -> None: ...
 
     async def _run(self, conn: Any, sql: str, wanted: bool = False) -> Any:
         """Statements without parameters, in one message; the first row where it is wanted."""
-        raise NotImplementedError
 
-    async def _rows(self, conn: Any, query: Any, params: Any) -> List[Any]:
-        raise NotImplementedError
+    async def _rows(self, conn: Any, query: Any, params: Any) -> Any: ...
 
-    def _transaction(self, conn: Any) -> AsyncContextManager[Any]:
-        raise NotImplementedError
+    def _transaction(self, conn: Any) -> Any: ...
 
     async def _autocommit(self, conn: Any, on: bool) -> bool:
         """Set it, and say what it was."""
@@ -41,8 +36,7 @@ class AsyncDatabase(Router):
     async def _rollback(self, conn: Any) -> None:
         await self._run(conn, "ROLLBACK")
 
-    async def _close(self, conn: Any) -> None:
-        raise NotImplementedError
+    async def _close(self, conn: Any) -> None: ...
 
     def _state(self, conn: Any) -> Any:
         """False: open, and in no transaction.  None: closed."""
@@ -53,7 +47,7 @@ class AsyncDatabase(Router):
 
     _sleep: Any = None
 
-    async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> List[Any]:
+    async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> Any:
         """Wait and read; in one message where the driver can."""
         await self._begin(conn, plan, "READ COMMITTED")
         return await self._rows(conn, query, params)
@@ -120,7 +114,7 @@ class AsyncDatabase(Router):
             conn = error = None
             try:
                 conn = await self._open(plan)
-                rows = await self._fetch(conn, plan, query, params)
+                rows: List[Any] = await self._fetch(conn, plan, query, params)
             except BaseException as caught:
                 error = caught
             if conn is not None:
@@ -162,10 +156,10 @@ class _Sync(contextlib.AbstractContextManager):  # type: ignore[type-arg]
         self._manager = manager
 
     def __enter__(self) -> Any:
-        return drive(self._manager.__aenter__())  # type: ignore[arg-type]
+        return drive(self._manager.__aenter__())
 
     def __exit__(self, *error: Any) -> Any:
-        return drive(self._manager.__aexit__(*error))  # type: ignore[arg-type]
+        return drive(self._manager.__aexit__(*error))
 
 
 class SyncDatabase:

@@ -20,7 +20,7 @@ from django.db.backends.signals import connection_created
 from django.utils.decorators import sync_and_async_middleware
 
 from . import http, routing
-from .capture import after_commit, may_write, reported
+from .capture import after_commit, reported
 from .keeper import current, session
 
 PRIMARY = "default"
@@ -41,6 +41,7 @@ class Router:
     def db_for_read(self, model: Any, **hints: Any) -> str:
         keeper = current()
         if keeper is None or connections[PRIMARY].in_atomic_block:
+            router().stats.count("reads", "primary")
             return PRIMARY
         # One node for a request, so that its reads do not go back; a wait for each new token.
         memo = keeper.memo.get("django")
@@ -85,7 +86,7 @@ def _wait(plan: routing.Plan, connection: Any) -> None:
             routing.drive(routing.guard(plan, run, connection.pg_version))
 
 
-@sync_and_async_middleware
+@sync_and_async_middleware  # type: ignore[misc]
 def Middleware(get_response: Any) -> Any:
     """For MIDDLEWARE, ahead of all that reads."""
 
@@ -141,8 +142,7 @@ def _on_primary(execute: Any, sql: Any, params: Any, many: Any, context: Any) ->
     try:
         return execute(sql, params, many, context)
     finally:
-        if router().extension or may_write(sql):
-            after_commit(router(), before, connection.connection, current())
+        after_commit(router(), before, connection.connection, current())
 
 
 def _on_replica(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:

@@ -54,7 +54,8 @@ class WSGI:
     def __init__(self, app: Callable[..., Iterable[bytes]]) -> None:
         self.app = app
 
-    def __call__(self, environ: Dict[str, Any], start_response: Callable[..., Any]) -> Any:
+    def __call__(self, environ: Dict[str, Any], start_response: Callable[..., Any]
+                 ) -> Iterator[bytes]:
         cookies = _cookies(environ.get("HTTP_COOKIE", ""))
         keeper, before = received(cookies, environ.get("HTTP_RYW_TOKEN"))
 
@@ -62,27 +63,13 @@ class WSGI:
             return start_response(
                 status, [*headers, *_headers(keeper, before, cookies)], *more)
 
-        enter(keeper)
+        body: Any = ()
+        enter(keeper)  # until the server has sent the body
         try:
-            return _Body(self.app(environ, start))
-        except BaseException:
-            enter(None)
-            raise
-
-
-class _Body:
-    """The session lasts until the server has sent the body."""
-
-    def __init__(self, body: Iterable[bytes]) -> None:
-        self._body = body
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        try:
-            getattr(self._body, "close", lambda: None)()
+            body = self.app(environ, start)
+            yield from body
         finally:
+            getattr(body, "close", lambda: None)()
             enter(None)
 
 
@@ -102,7 +89,7 @@ class ASGI:
 
         async def sending(message: Any) -> None:
             if message["type"] == "http.response.start":
-                more = [(name.encode(), value.encode())
+                more = [(name.lower().encode(), value.encode())
                         for name, value in _headers(keeper, before, cookies)]
                 message = {**message, "headers": [*message.get("headers", ()), *more]}
             await send(message)

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, AsyncContextManager, Iterator, List
+from typing import Any, Iterator, List
 
 import psycopg
 
@@ -46,7 +46,7 @@ class Database(database.SyncDatabase):
         async def _get(self, node: Node, left: float) -> Any:
             return node.handle.getconn(left)
 
-        async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> List[Any]:
+        async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> Any:
             if not _in_pipeline(plan):
                 return await super()._fetch(conn, plan, query, params)
             first, cursor = _FirstError(), conn.cursor()
@@ -72,12 +72,12 @@ class AsyncDatabase(database.AsyncDatabase):
         cursor = await conn.execute(sql)
         return await cursor.fetchone() if wanted else None
 
-    async def _rows(self, conn: Any, query: Any, params: Any) -> List[Any]:
+    async def _rows(self, conn: Any, query: Any, params: Any) -> Any:
         cursor = await conn.execute(query, params)
         return list(await cursor.fetchall()) if cursor.description else []
 
-    def _transaction(self, conn: Any) -> AsyncContextManager[Any]:
-        return conn  # type: ignore[no-any-return]
+    def _transaction(self, conn: Any) -> Any:
+        return conn
 
     async def _autocommit(self, conn: Any, on: bool) -> bool:
         before = bool(conn.autocommit)
@@ -91,7 +91,7 @@ class AsyncDatabase(database.AsyncDatabase):
         import asyncio
         await asyncio.sleep(seconds)
 
-    async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> List[Any]:
+    async def _fetch(self, conn: Any, plan: Plan, query: Any, params: Any) -> Any:
         if not _in_pipeline(plan):
             return await super()._fetch(conn, plan, query, params)
         first, cursor = _FirstError(), conn.cursor()

@@ -19,7 +19,8 @@ from .keeper import Keeper, current, log, parse
 T = TypeVar("T")
 
 ONCE_MORE = {"RY004", "40001", "40P01", "0A000"}  # 0A000: a cached plan, after DDL
-NEXT_NODE = {"RY001", "RY005", "RY006", "53300", "57P01", "57P02", "57P03"}
+NEXT_NODE = {"RY001", "RY003", "RY005", "RY006"}
+WITHOUT_RYW = {"42883", "42704", "55000"}
 _BROKEN = {"OperationalError", "InterfaceError", "PoolTimeout", "PoolError", "PoolClosed",
            "TooManyRequests", "TimeoutError", "OSError"}
 _OURS = re.compile(r"[/\\](ryw|sqlalchemy|django|psycopg|psycopg2|asyncpg|asyncio|asgiref"
@@ -75,14 +76,6 @@ def is_broken(exc: BaseException) -> bool:
     if code is not None:
         return code.startswith("08") or code in ("53300", "57P01", "57P02", "57P03")
     return any(cls.__name__ in _BROKEN for error in _chain(exc) for cls in type(error).__mro__)
-
-
-def _may_repeat(exc: BaseException, code: Optional[str]) -> bool:
-    return code in ONCE_MORE and (code != "0A000" or "cached" in str(exc))
-
-
-def _without_ryw(exc: BaseException, code: Optional[str]) -> bool:
-    return code in ("42883", "42704", "55000") and "ryw" in str(exc)
 
 
 class Stats:
@@ -241,14 +234,13 @@ class Plan:
             stats.count("foreign")
             log.warning("token dropped, it is from another cluster: %s", detail(exc))
             return
-        if _may_repeat(exc, code):
+        if code in ONCE_MORE and (code != "0A000" or "cached" in str(exc)):
             if self.again:
                 self._nodes = [self.router.primary]
             # on a primary the repetition was the last try
             last = self.again and node.primary
             self.again = not self.again
-        elif (code in NEXT_NODE or code == "RY003" or is_broken(exc)
-              or _without_ryw(exc, code)):
+        elif code in NEXT_NODE or is_broken(exc) or (code in WITHOUT_RYW and "ryw" in str(exc)):
             if not node.primary:
                 node.failed()
                 self._nodes.pop(0)

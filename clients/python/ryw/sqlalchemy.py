@@ -8,7 +8,8 @@ engine must lead to one server.
 """
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+import contextlib
+from typing import Any, Sequence
 
 from sqlalchemy import event
 from sqlalchemy.orm import Session, sessionmaker
@@ -89,6 +90,7 @@ class _Routed(Session):
                     conn = self.connection(bind_arguments={"bind": node.handle})
                 else:
                     conn = node.handle.connect().execution_options(postgresql_readonly=True)
+                    conn.begin()  # so that the session leaves its end to us
 
                 async def run(sql: str, wanted: bool) -> Any:
                     result = conn.exec_driver_sql(sql)
@@ -99,7 +101,7 @@ class _Routed(Session):
                 if conn is not None and node.primary:
                     conn.connection.rollback()
                 elif conn is not None:
-                    conn.close()
+                    _close(conn)
                 plan.failed(error)
                 continue
             plan.worked()
@@ -119,11 +121,15 @@ def _ended(session: Any, transaction: Any) -> None:
         _leave(session)
 
 
-def _leave(session: Any) -> Optional[Any]:
+def _leave(session: Any) -> None:
     held = session.info.pop(_REPLICA, None)
     if held:
-        held[1].close()
-    return held
+        _close(held[1])
+
+
+def _close(conn: Any) -> None:
+    with contextlib.suppress(Exception):  # its rollback, where the server is gone
+        conn.close()
 
 
 def _execute(state: Any) -> Any:
@@ -134,12 +140,12 @@ def _execute(state: Any) -> Any:
         return state.invoke_statement()
     except Exception as error:
         session, code = state.session, sqlstate(error)
-        if _REPLICA not in session.info or not (
-                code in ONCE_MORE or code == "25006" or is_broken(error)):
+        held = session.info.get(_REPLICA)
+        if not held or not (code in ONCE_MORE or code == "25006" or is_broken(error)):
             raise
-        node, _ = _leave(session)
         if is_broken(error):
-            node.failed()
+            held[0].failed()
+        _leave(session)
         session.ryw.stats.count("fallbacks", code or "connection")
         session.info[_PRIMARY] = True
         return state.invoke_statement()

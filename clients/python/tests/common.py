@@ -26,7 +26,7 @@ def parts(conninfo):
 
 def url(conninfo, driver="postgresql"):
     p = parts(conninfo)
-    return f"{driver}://{p['user']}@{p['host']}:{p['port']}/{p['dbname']}"
+    return f"{driver}://{p['user']}@/{p['dbname']}?host={p['host']}&port={p['port']}"
 
 
 def sql(conninfo, *statements):
@@ -37,7 +37,8 @@ def sql(conninfo, *statements):
         with conn.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)
-            return cursor.fetchone()[0] if cursor.description else None
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
     finally:
         conn.close()
 

@@ -72,15 +72,11 @@ class AsyncDatabase(Router):
         return conn
 
     async def _shut(self, plan: Plan, conn: Any, error: Optional[BaseException] = None) -> None:
-        # prepared statements of before the DDL; or cancelled, with an answer still to come
-        bad = "cached" in str(error) or not isinstance(error, (Exception, type(None)))
         try:
-            if not bad and self._state(conn):
+            if error or self._state(conn):  # one that was cancelled may not know yet
                 await self._rollback(conn)
-            if not bad and self._state(conn) is not None:
+            if self._state(conn) is not None:
                 await self._autocommit(conn, plan.autocommit)
-            if bad:
-                await self._close(conn)
         except Exception:
             await self._close(conn)
         finally:

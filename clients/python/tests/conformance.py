@@ -216,5 +216,7 @@ class Conformance:
                 self.assertEqual(self.get_all()[-1], self.last_column)
             self.set(99)
             self.assertEqual(self.get_all()[2], 99)
+        # each connection finds out once
+        self.assertLessEqual(self.router.stats.snapshot()["fallbacks"].get("0A000", 0), 2)
 
     last_column = 5

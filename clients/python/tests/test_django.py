@@ -91,7 +91,14 @@ async def in_async(request, version):
     return JsonResponse({"version": (await sync_to_async(Profile.objects.get)(id=1)).version})
 
 
+@transaction.non_atomic_requests
+def outside(request):
+    profile = Profile.objects.get(id=1)
+    return JsonResponse({"version": profile.version, "node": profile._state.db})
+
+
 urlpatterns = [
+    path("outside", outside),
     path("write/<int:version>", write), path("read", read), path("hooked/<int:version>", hooked),
     path("fails", fails), path("lost", lost), path("chunks", chunks),
     path("async/<int:version>", in_async)]
@@ -167,10 +174,14 @@ class Django(conformance.Conformance, common.Case):
     def test_atomic_requests(self):
         connections["default"].settings_dict["ATOMIC_REQUESTS"] = True
         try:
-            client = Client(raise_request_exception=False)
+            client, nodes = Client(raise_request_exception=False), set()
             for n in range(1, 6):
                 self.assertEqual(client.get(f"/write/{n}").json()["version"], n)
                 self.assertEqual(client.get("/read").json(), {"version": n, "again": n})
+                seen = client.get("/outside").json()
+                self.assertEqual(seen["version"], n)
+                nodes.add(seen["node"])
+            self.assertIn("replica1", nodes)
             before = tokens(client)
             self.assertEqual(client.get("/fails").status_code, 500)
             self.assertEqual(tokens(client), before)

@@ -111,6 +111,12 @@ class Async(common.Case):
                     self.set(n)
                     self.run_(work(isolation, n))
 
+    def test_read_only(self):
+        """Also on the primary, where a read without a session goes."""
+        with self.assertRaises(Exception) as caught:
+            self.read("UPDATE profiles SET version = 1 RETURNING 1")
+        self.assertEqual(ryw.routing.sqlstate(caught.exception), "25006")
+
     def test_tasks(self):
         """Tasks of one loop, on few connections: each has its own session."""
         async def user(number):

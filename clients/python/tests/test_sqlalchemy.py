@@ -76,6 +76,15 @@ class SQLAlchemy(conformance.Conformance, common.Case):
             session.get(Profile, 1, with_for_update=True).version = 77
             session.flush()
 
+    def test_for_update(self):
+        """Goes to the primary at once; no replica has to refuse it."""
+        with ryw.session():
+            self.set(1)
+            with self.Session() as session:
+                session.query(Profile).filter_by(id=1).with_for_update().one()
+                session.execute(select(Profile).with_for_update()).first()
+        self.assertEqual(self.router.stats.snapshot()["fallbacks"], {})
+
     def test_commit_event_is_too_early(self):
         """SQLAlchemy's own event has the token of before: the trap."""
         seen = []
@@ -218,12 +227,20 @@ class AsyncIO(common.Case):
             Session = ryw.sqlalchemy.install(
                 primary.sync_engine, [engine.sync_engine for engine in replicas], wait=0.1)
             values = await asyncio.gather(*(user(Session, n) for n in range(1, 9)))
+            without = ryw.sqlalchemy.install(other.sync_engine, [], extension=False)
+            with ryw.session() as keeper:
+                async with AsyncSession(other, sync_session_class=without.class_) as session:
+                    (await session.get(Profile, 9)).version = 1
+                    await session.commit()
+                self.assertTrue(keeper.value)
+            await other.dispose()
             for engine in (primary, *replicas):
                 await engine.dispose()
             return values, Session.ryw.stats.snapshot()
         common.table()
-        primary, *replicas = [create_async_engine(common.url(dsn, "postgresql+asyncpg"))
-                              for dsn in (common.PRIMARY, *common.REPLICAS)]
+        primary, other, *replicas = [
+            create_async_engine(common.url(dsn, "postgresql+asyncpg"))
+            for dsn in (common.PRIMARY, common.PRIMARY, *common.REPLICAS)]
         values, stats = asyncio.run(work())
         self.assertNotIn("stale", values)
         self.assertEqual(len(set(values)), 8)

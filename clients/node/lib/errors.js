@@ -1,0 +1,59 @@
+'use strict'
+
+/** An acknowledged write is gone for good: a failover has cut it off. */
+class TokenLost extends Error {
+  constructor (token, detail, options) {
+    super(`token ${token} is lost: the write was acknowledged, and a failover has cut it off`, options)
+    this.name = 'TokenLost'
+    this.code = 'RY002'
+    this.token = token
+    this.detail = detail
+  }
+}
+
+// Where drivers and ORMs keep what the driver threw: Drizzle and TokenLost in
+// cause, Sequelize in original, TypeORM in driverError.
+const WRAPPED = ['cause', 'original', 'parent', 'driverError']
+
+/** The error inside of others for which the test is true. */
+function find (err, test, depth = 0) {
+  if (err === null || typeof err !== 'object' || depth > 8) return undefined
+  if (test(err)) return err
+  for (const name of WRAPPED) {
+    const found = find(err[name], test, depth + 1)
+    if (found) return found
+  }
+  return undefined
+}
+
+/** The TokenLost inside of an ORM's error. */
+const tokenLost = err => find(err, e => e instanceof TokenLost)
+
+/** The SQLSTATE or the system's code, however deep. */
+const codeOf = err => find(err, e => typeof e.code === 'string')?.code
+
+const NETWORK = /^(E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_|NOENT)|08|57P0[1-5]|53300|CONNECT|CONNECTION_)/
+const NO_CODE = /connection terminated|timeout exceeded when trying to connect|not queryable|connection timeout/i
+
+/** What the policy makes of an error: next, again, lost, foreign or raise. */
+function verdict (err, inGuard) {
+  const code = codeOf(err)
+  switch (code) {
+    case 'RY001': case 'RY005': case 'RY006': return 'next'
+    case 'RY004': case '40001': return 'again'
+    case 'RY002': return 'lost'
+    case 'RY003': return 'foreign'
+    // ahead of the statement: cancelled, or a node without the library
+    case '57014': case '55000': case '42883': return inGuard ? 'next' : 'raise'
+  }
+  if (code === undefined) return NO_CODE.test(err?.message) ? 'connection' : 'raise'
+  return NETWORK.test(code) ? 'connection' : 'raise'
+}
+
+/** The token that an error's DETAIL is about. */
+function tokenOf (err) {
+  const detail = find(err, e => typeof e.detail === 'string')?.detail ?? ''
+  return { token: /Token ([0-9A-F]+-[0-9A-F]+-[0-9A-F]+)/i.exec(detail)?.[1], detail }
+}
+
+module.exports = { TokenLost, tokenLost, codeOf, verdict, tokenOf }

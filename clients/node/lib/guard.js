@@ -1,0 +1,101 @@
+'use strict'
+
+// A read behind its wait in one message (node-postgres): Parse, Bind and Execute
+// of the guard, and those of the statement behind it, with one Sync.  They are
+// one transaction, READ ONLY, in which the statement has a snapshot of its own,
+// taken when the wait is over.  If the guard fails the statement is not run.
+
+const { once } = require('./capture')
+
+const READ_ONLY = "set_config('transaction_read_only', 'on', true)"
+const classes = new WeakMap()
+
+/** What stands ahead of the statement. */
+function guardOf (text, timeout, audit) {
+  if (!text) return { text: `SELECT ${READ_ONLY}`, values: [] }
+  if (audit) return { text: `SELECT reached, ${READ_ONLY} FROM ryw_status($1)`, values: [text] }
+  return { text: `SELECT ryw_require($1, $2), ${READ_ONLY}`, values: [text, String(timeout)] }
+}
+
+/** The class for this copy of the driver. */
+function guardedClass (Query) {
+  if (classes.has(Query)) return classes.get(Query)
+
+  class GuardedQuery extends Query {
+    constructor (guard, config, values, callback) {
+      super(config, values)
+      this.queryMode = 'extended'
+      this.guard = guard
+      this.inGuard = true
+      this.callback = callback
+    }
+
+    prepare (connection) {
+      this.known = !!this.hasBeenParsed(connection)
+      this.parses = 0
+      this.onParse = () => { this.parses++ }
+      connection.on('parseComplete', this.onParse)
+      connection.parse({ text: this.guard.text, name: '', types: undefined })
+      connection.bind({ values: this.guard.values })
+      connection.execute({ portal: '', rows: 0 })
+      connection.flush()
+      super.prepare(connection)
+    }
+
+    handleDataRow (msg) {
+      if (this.inGuard) this.guardRow = msg.fields.map(String)
+      else super.handleDataRow(msg)
+    }
+
+    handleCommandComplete (msg, connection) {
+      if (!this.inGuard) return super.handleCommandComplete(msg, connection)
+      this.inGuard = false
+      this.guardDone?.()
+    }
+
+    handleError (err, connection) {
+      connection?.removeListener('parseComplete', this.onParse ?? (() => {}))
+      // The driver takes the guard's ParseComplete for that of the named statement.
+      if (this.name && !this.known && !(this.parses >= 2)) {
+        delete connection?.parsedStatements?.[this.name]
+        delete connection?.submittedNamedStatements?.[this.name]
+      }
+      super.handleError(err, connection)
+    }
+
+    handleReadyForQuery (connection) {
+      connection.removeListener('parseComplete', this.onParse ?? (() => {}))
+      super.handleReadyForQuery(connection)
+    }
+  }
+  classes.set(Query, GuardedQuery)
+  return GuardedQuery
+}
+
+/**
+ * Runs a guarded statement on a client; within so many milliseconds the guard
+ * has answered, or the connection is closed: it hangs.
+ */
+function runGuarded (client, guard, config, values, patience) {
+  const Guarded = guardedClass(client.constructor.Query)
+  return new Promise((resolve, reject) => {
+    let timer
+    const object = typeof config === 'string' ? { text: config } : { ...config, callback: undefined }
+    const query = new Guarded(guard, object, values ?? object.values, once((err, result) => {
+      clearTimeout(timer)
+      if (!err) return resolve({ result, guardRow: query.guardRow })
+      err.inGuard = query.inGuard
+      reject(err)
+    }))
+    if (object.types === undefined) query._result._types = client._types
+    query.guardDone = () => clearTimeout(timer)
+    timer = setTimeout(() => {
+      const err = new Error('ryw: the node did not answer in time, connection terminated')
+      client.connection.stream.destroy(err)
+      query.callback(Object.assign(err, { hung: true }))
+    }, patience)
+    client.query(query)
+  })
+}
+
+module.exports = { guardOf, runGuarded, READ_ONLY }

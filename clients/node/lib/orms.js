@@ -1,0 +1,109 @@
+'use strict'
+
+// Adapters.  Each takes what its framework's people have already, and hooks the
+// connections when they are handed out: those that are open by then too.
+
+const context = require('./context')
+const { attach } = require('./capture')
+const { ReadClient, ReadPool } = require('./readpool')
+
+module.exports = {
+  /** Nothing of a query cache for whoever holds tokens: it may be older. */
+  mayUseCache () { return !context.current()?.size },
+
+  /** knex(config) twice: { write, read }. */
+  knex (knex, config) {
+    const db = this
+    const write = knex(config)
+    const acquire = write.client.acquireConnection
+    write.client.acquireConnection = async function () {
+      return attach(await acquire.call(this), db)
+    }
+    class Routed extends write.client.constructor {
+      async acquireRawConnection () { return new ReadClient(db) }
+      async destroyRawConnection (client) { await client.end() }
+    }
+    const read = knex({ ...config, client: Routed, version: config.version ?? '15', searchPath: undefined })
+    return { write, read }
+  },
+
+  /** { write, read } of Kysely, over the pools. */
+  kysely ({ Kysely, PostgresDialect }, config) {
+    const over = pool => new Kysely({ ...config, dialect: new PostgresDialect({ pool }) })
+    return { write: over(this.pool), read: over(this.readPool) }
+  },
+
+  /** Drizzle's own withReplicas(): select reads, all else writes. */
+  drizzle ({ drizzle, withReplicas }, config = {}) {
+    const cache = config.cache && this.drizzleCache(config.cache)
+    const over = client => drizzle({ ...config, ...(cache && { cache }), client })
+    return withReplicas(over(this.pool), [over(this.readPool)])
+  },
+
+  drizzleCache (cache) {
+    const db = this
+    return new Proxy(cache, {
+      get (target, name) {
+        const value = Reflect.get(target, name, target)
+        if (typeof value !== 'function') return value
+        return name === 'get'
+          ? async (...args) => db.mayUseCache() ? value.apply(target, args) : undefined
+          : value.bind(target)
+      }
+    })
+  },
+
+  /** A Sequelize (6) that is there already: SELECT outside of transactions is routed. */
+  sequelize (sequelize) {
+    const db = this
+    const manager = sequelize.connectionManager
+    const { getConnection, releaseConnection, destroyConnection } = manager
+    const types = { getTypeParser: (...args) => manager.getTypeParser(...args) }
+    manager.getConnection = async function (options) {
+      if (options?.type === 'SELECT' && !options.useMaster) return new ReadClient(db, { types })
+      return attach(await getConnection.call(this, options), db)
+    }
+    manager.releaseConnection = function (client) {
+      return client instanceof ReadClient ? client.release() : releaseConnection.call(this, client)
+    }
+    manager.destroyConnection = async function (client) {
+      return client instanceof ReadClient ? client.release(true) : destroyConnection.call(this, client)
+    }
+    return sequelize
+  },
+
+  /** A DataSource of TypeORM, initialized or not: what it would read from slaves is routed. */
+  typeorm (source) {
+    const db = this
+    const { driver } = source
+    const { obtainMasterConnection } = driver
+    const reads = new ReadPool(db)
+    driver.obtainMasterConnection = async function () {
+      const [client, release] = await obtainMasterConnection.call(this)
+      return [attach(client, db), release]
+    }
+    driver.obtainSlaveConnection = async function () {
+      const client = await reads.connect()
+      return [client, err => client.release(err)]
+    }
+    driver.isReplicated = true // else it asks the primary for everything
+    const hookCache = cache => {
+      if (!cache) return
+      const get = cache.getFromCache
+      cache.getFromCache = async function (...args) {
+        return db.mayUseCache() ? get.apply(this, args) : undefined
+      }
+    }
+    if (source.isInitialized) {
+      hookCache(source.queryResultCache)
+    } else {
+      const { initialize } = source
+      source.initialize = async function () {
+        const done = await initialize.call(this)
+        hookCache(source.queryResultCache)
+        return done
+      }
+    }
+    return source
+  }
+}

@@ -1,0 +1,149 @@
+'use strict'
+
+// node-postgres: a wrapper over its pools.
+
+const context = require('./context')
+const { attach, attachPool, bareToken } = require('./capture')
+const { codeOf } = require('./errors')
+const { guardOf, runGuarded } = require('./guard')
+const http = require('./http')
+const orms = require('./orms')
+const { ReadPool } = require('./readpool')
+const { Router } = require('./router')
+
+class Ryw extends Router {
+  constructor (options) {
+    super(options)
+    for (const node of [this.primary, ...this.replicas]) {
+      if (!node.pool) throw new TypeError('ryw: Ryw takes pools of pg; postgres.js has RywPostgres')
+    }
+    attachPool(this.primary.pool, this)
+    /** For ORMs: a pool whose clients read from the replicas behind the wait. */
+    this.readPool = new ReadPool(this)
+  }
+
+  /** The primary's pool: what is committed through it is captured. */
+  get pool () { return this.primary.pool }
+
+  promote (name) {
+    super.promote(name)
+    attachPool(this.primary.pool, this)
+  }
+
+  /** Hooks a client of the primary that somebody else has made. */
+  attach (client) { return attach(client, this) }
+
+  #as (keeper, fn) { return keeper ? context.run(keeper, fn) : fn() }
+
+  /** On the primary. */
+  query (config, values, { keeper } = {}) {
+    return this.#as(keeper, () => this.pool.query(config, values))
+  }
+
+  /** A transaction on the primary; rolled back when fn fails. */
+  transaction (fn, { keeper } = {}) {
+    return this.#as(keeper, async () => {
+      const client = await this.pool.connect()
+      let broken
+      try {
+        await client.query('BEGIN')
+        const result = await fn(client)
+        const { command } = await client.query('COMMIT')
+        if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
+        return result
+      } catch (err) {
+        await client.query('ROLLBACK').catch(failed => { broken = failed })
+        throw err
+      } finally {
+        client.release(broken)
+      }
+    })
+  }
+
+  /** One statement on a replica, behind the wait for what the caller has written. */
+  read (config, values, options) {
+    return this.route((node, control) => this.#on(node, control, async client => {
+      const { guarded, reached } = await this.ahead(node, client, control)
+      const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+      const patience = control.patience
+      let answer
+      try {
+        answer = await runGuarded(client, guard, config, values, patience)
+      } catch (err) {
+        // A prepared statement from before a change of its table: prepared anew.
+        if (codeOf(err) !== '0A000' || !config?.name) throw err
+        await client.query(`DEALLOCATE ${client.escapeIdentifier(config.name)}`)
+        delete client.connection.parsedStatements[config.name]
+        answer = await runGuarded(client, guard, config, values, patience)
+      }
+      if (guarded) await this.compact(node, client, options?.keeper ?? context.current())
+      return { result: answer.result, reached: guarded && control.audit ? answer.guardRow[0] === 't' : reached }
+    }), options)
+  }
+
+  /** BEGIN on a replica behind the wait: a client that is in the transaction. */
+  begin (text = 'BEGIN', options) {
+    return this.route((node, control) => this.#on(node, control, async client => {
+      const { guarded, reached } = await this.ahead(node, client, control)
+      const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+      // A message of its own: in REPEATABLE READ the first query takes the snapshot.
+      const { guardRow } = guarded ? await runGuarded(client, guard, 'SELECT', [], control.patience) : {}
+      await client.query(`${text}; SET TRANSACTION READ ONLY`)
+      return { result: client, reached: guardRow && control.audit ? guardRow[0] === 't' : reached, keep: true }
+    }), options)
+  }
+
+  /** A READ ONLY transaction on a replica, behind the wait; fn is given its client. */
+  async readTransaction (fn, options) {
+    const client = await this.begin(options?.isolation ? `BEGIN ISOLATION LEVEL ${options.isolation}` : 'BEGIN', options)
+    let broken
+    try {
+      const result = await fn(client)
+      await client.query('COMMIT')
+      return result
+    } catch (err) {
+      await client.query('ROLLBACK').catch(failed => { broken = failed })
+      throw err
+    } finally {
+      client.release(broken)
+    }
+  }
+
+  async #on (node, control, fn) {
+    const client = await node.checkout(control.patience)
+    let kept = false
+    try {
+      const answer = await fn(client)
+      kept = answer.keep
+      return answer
+    } catch (err) {
+      node.release(client, err)
+      kept = true
+      throw err
+    } finally {
+      if (!kept) node.release(client)
+    }
+  }
+
+  /** A token that covers all that can be seen on the primary now. */
+  async position (client, query = client.query) {
+    const { ryw } = await this.primary.capabilities({ query: config => query.call(client, config) })
+    const text = ryw ? 'SELECT ryw_current_token()::text AS at' : 'SELECT pg_current_wal_insert_lsn()::text AS at'
+    const { rows: [{ at }] } = await query.call(client, { text })
+    return ryw ? at : bareToken(at)
+  }
+
+  /** The same into the keeper: for one who only looked at the primary. */
+  async mark (keeper = context.current()) {
+    const client = await this.pool.connect()
+    try {
+      keeper?.add(await this.position(client))
+    } finally {
+      client.release()
+    }
+  }
+}
+
+Object.assign(Ryw.prototype, http, orms)
+
+module.exports = { Ryw }

@@ -70,9 +70,9 @@ class Ryw extends Router {
       try {
         answer = await runGuarded(client, guard, config, values, patience)
       } catch (err) {
-        // A prepared statement from before a change of its table: prepared anew.
-        if (codeOf(err) !== '0A000' || !config?.name) throw err
-        await client.query(`DEALLOCATE ${client.escapeIdentifier(config.name)}`)
+        // A prepared statement from before a change of its table, or a DISCARD ALL.
+        if (!/^(0A000|26000)$/.test(codeOf(err)) || !config?.name) throw err
+        await client.query(`DEALLOCATE ${client.escapeIdentifier(config.name)}`).catch(() => {})
         delete client.connection.parsedStatements[config.name]
         answer = await runGuarded(client, guard, config, values, patience)
       }

@@ -32,6 +32,9 @@ const tokenLost = err => find(err, e => e instanceof TokenLost)
 /** The SQLSTATE or the system's code, however deep. */
 const codeOf = err => find(err, e => typeof e.code === 'string')?.code
 
+/** A prepared statement from before a change of its table, or a DISCARD ALL. */
+const STALE_PLAN = /^(0A000|26000)$/
+
 const NETWORK = /^(E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_|NOENT)|08|57P0[1-5]|53300|CONNECT|CONNECTION_)/
 const NO_CODE = /connection terminated|timeout exceeded when trying to connect|not queryable|connection timeout/i
 
@@ -56,4 +59,4 @@ function tokenOf (err) {
   return { token: /Token ([0-9A-F]+-[0-9A-F]+-[0-9A-F]+)/i.exec(detail)?.[1], detail }
 }
 
-module.exports = { TokenLost, tokenLost, codeOf, verdict, tokenOf }
+module.exports = { TokenLost, tokenLost, codeOf, verdict, tokenOf, STALE_PLAN }

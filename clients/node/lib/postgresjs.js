@@ -6,6 +6,7 @@
 
 const context = require('./context')
 const { bareToken } = require('./capture')
+const { codeOf, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
 const { Router } = require('./router')
@@ -78,20 +79,25 @@ class RywPostgres extends Router {
       try {
         const { guarded, reached } = await this.ahead(node, sql, control)
         const { text, values } = guardOf(guarded && control.text, control.timeout, control.audit)
-        const guard = settled(sql.unsafe(text, values).execute())
-        const begun = settled(sql.unsafe('BEGIN READ ONLY').execute())
-        const query = fn(sql)
-        if (isQuery(query)) query.execute()
-        const done = settled(Promise.resolve(query))
-        const answer = await Promise.race([guard, new Promise(resolve => setTimeout(resolve, control.patience))])
-        if (!answer) {
-          hung = true
-          throw Object.assign(new Error('ryw: the node did not answer in time, connection terminated'))
+        const once = async () => {
+          const guard = settled(sql.unsafe(text, values).execute())
+          const begun = settled(sql.unsafe('BEGIN READ ONLY').execute())
+          const query = fn(sql)
+          if (isQuery(query)) query.execute()
+          const done = settled(Promise.resolve(query))
+          const answer = await Promise.race([guard, new Promise(resolve => setTimeout(resolve, control.patience))])
+          if (!answer) {
+            hung = true
+            throw new Error('ryw: the node did not answer in time, connection terminated')
+          }
+          const [{ value, error }] = [await done, await begun]
+          await sql.unsafe(error ? 'ROLLBACK' : 'COMMIT')
+          if (answer.error) throw Object.assign(answer.error, { inGuard: true })
+          if (error) throw error
+          return { value, answer }
         }
-        const [{ value, error }] = [await done, await begun]
-        await sql.unsafe(error ? 'ROLLBACK' : 'COMMIT')
-        if (answer.error) throw Object.assign(answer.error, { inGuard: true })
-        if (error) throw error
+        // A prepared statement from before a change of its table, or a DISCARD ALL.
+        const { value, answer } = await once().catch(err => STALE_PLAN.test(codeOf(err)) ? once() : Promise.reject(err))
         return { result: value, reached: guarded && control.audit ? answer.value[0].reached : reached }
       } finally {
         // A connection that hangs cannot be closed by itself here: it is left alone.

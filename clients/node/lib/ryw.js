@@ -4,7 +4,7 @@
 
 const context = require('./context')
 const { attach, attachPool, bareToken } = require('./capture')
-const { codeOf } = require('./errors')
+const { codeOf, STALE_PLAN } = require('./errors')
 const { guardOf, runGuarded } = require('./guard')
 const http = require('./http')
 const orms = require('./orms')
@@ -71,7 +71,7 @@ class Ryw extends Router {
         answer = await runGuarded(client, guard, config, values, patience)
       } catch (err) {
         // A prepared statement from before a change of its table, or a DISCARD ALL.
-        if (!/^(0A000|26000)$/.test(codeOf(err)) || !config?.name) throw err
+        if (!STALE_PLAN.test(codeOf(err)) || !config?.name) throw err
         await client.query(`DEALLOCATE ${client.escapeIdentifier(config.name)}`).catch(() => {})
         delete client.connection.parsedStatements[config.name]
         answer = await runGuarded(client, guard, config, values, patience)

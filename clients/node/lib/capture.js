@@ -14,10 +14,7 @@ const { parse } = require('./keeper')
 
 const HOOK = Symbol.for('ryw.capture')
 const MODIFYING = /^(INSERT|UPDATE|DELETE|MERGE|COMMIT|CALL|COPY|CREATE|ALTER|DROP|TRUNCATE|SELECT INTO)/
-const REPORTED = {
-  'ryw.token': value => value,
-  last_commit_lsn: value => bareToken(value)
-}
+const REPORTED = { 'ryw.token': value => value, last_commit_lsn: value => bareToken(value) }
 
 /** A token without timeline and tag, for a server without the extension. */
 function bareToken (lsn) {
@@ -49,12 +46,12 @@ function watch (client) {
 }
 
 function take (state) {
-  const token = state.fresh
+  const { fresh } = state
   state.fresh = undefined
-  return token
+  return fresh
 }
 
-const commandOf = result => [].concat(result ?? []).map(r => r?.command).find(c => MODIFYING.test(c))
+const modifies = result => [].concat(result ?? []).some(({ command }) => MODIFYING.test(command))
 
 /**
  * Hooks a client of the primary, once.  position(client), asked after a write
@@ -73,43 +70,31 @@ function attach (client, db) {
     if (typeof config.submit === 'function') return submitted(keeper, config, arguments)
     if (typeof values === 'function') [values, callback] = [undefined, values]
     callback = callback ?? config.callback
-    if (typeof callback === 'function') {
-      run(keeper, config, values, context.bind(callback))
-      return undefined
-    }
-    return new Promise((resolve, reject) => {
-      run(keeper, config, values, (err, result) => err ? reject(err) : resolve(result))
-    }).catch(err => {
-      if (err instanceof Error) Error.captureStackTrace(err)
-      throw err
-    })
+    const done = run(keeper, config, values)
+    if (typeof callback !== 'function') return done
+    done.then(result => process.nextTick(callback, null, result), err => process.nextTick(callback, err))
   }
 
-  function run (keeper, config, values, done) {
-    const finish = (err, result) => {
-      const token = take(state)
-      if (token) keeper?.add(token)
-      if (!keeper || token || err || state.status !== 'I' || !commandOf(result)) return done(err, result)
-      db.position(client, query).then(covering => {
-        if (covering) keeper.add(covering)
-        done(null, result)
-      }, () => done(null, result))
-    }
-    const told = once((err, result) => {
-      // The token of a commit that an error follows (CALL, or several statements
-      // in one message) comes after the error.
-      const ends = client.connection
-      if (err?.length === undefined || client._ended || !ends.stream?.writable) return finish(err, result)
-      const settle = once(() => {
-        ends.removeListener('readyForQuery', settle)
-        ends.removeListener('end', settle)
-        finish(err, result)
+  async function run (keeper, config, values) {
+    const { err, result, token } = await new Promise(resolve => {
+      let told = false
+      const tell = (err, result) => told || (told = true, resolve({ err, result, token: take(state) }))
+      if (config.callback) config = { ...config, callback: undefined }
+      query.call(client, config, values, (err, result) => {
+        // The token of a commit that an error follows (CALL, or several statements
+        // in one message) comes after the error.
+        const { connection } = client
+        if (err?.length === undefined || client._ended || !connection.stream?.writable) return tell(err, result)
+        for (const event of ['readyForQuery', 'end']) connection.once(event, () => tell(err, result))
       })
-      ends.once('readyForQuery', settle)
-      ends.once('end', settle)
     })
-    if (typeof config === 'object' && config.callback) config = { ...config, callback: undefined }
-    query.call(client, config, values, told)
+    if (token) keeper?.add(token)
+    else if (keeper && !err && state.status === 'I' && modifies(result)) {
+      const covering = await db.position(client, query).catch(() => '')
+      keeper.load(covering)
+    }
+    if (err) throw err
+    return result
   }
 
   // Cursors, streams and queries of the application's own class.
@@ -125,15 +110,6 @@ function attach (client, db) {
   return client
 }
 
-function once (fn) {
-  let done = false
-  return (...args) => {
-    if (done) return
-    done = true
-    fn(...args)
-  }
-}
-
 /** Hooks a pool: each client that it hands out from now on, and query() too. */
 function attachPool (pool, db) {
   if (pool[HOOK]) return pool
@@ -142,9 +118,7 @@ function attachPool (pool, db) {
   // pool.query() calls connect() with a callback, which a full pool calls from
   // within whoever gives a client back: bound to who asked.
   pool.connect = function (callback) {
-    if (typeof callback !== 'function') {
-      return connect.call(pool).then(client => attach(client, db))
-    }
+    if (typeof callback !== 'function') return connect.call(pool).then(client => attach(client, db))
     return connect.call(pool, context.bind((err, client, release) => {
       if (client) attach(client, db)
       callback(err, client, release)
@@ -153,4 +127,4 @@ function attachPool (pool, db) {
   return pool
 }
 
-module.exports = { attach, attachPool, watch, bareToken, once }
+module.exports = { attach, attachPool, watch, bareToken }

@@ -5,8 +5,6 @@
 // one transaction, READ ONLY, in which the statement has a snapshot of its own,
 // taken when the wait is over.  If the guard fails the statement is not run.
 
-const { once } = require('./capture')
-
 const READ_ONLY = "set_config('transaction_read_only', 'on', true)"
 const classes = new WeakMap()
 
@@ -31,15 +29,14 @@ function guardedClass (Query) {
     }
 
     prepare (connection) {
-      this.known = !!this.hasBeenParsed(connection)
-      this.parses = 0
-      this.onParse = () => { this.parses++ }
-      connection.on('parseComplete', this.onParse)
       connection.parse({ text: this.guard.text, name: '', types: undefined })
       connection.bind({ values: this.guard.values })
       connection.execute({ portal: '', rows: 0 })
       connection.flush()
       super.prepare(connection)
+      // The driver would take the guard's ParseComplete for that of the named statement.
+      this.held = this.name
+      this.name = undefined
     }
 
     handleDataRow (msg) {
@@ -50,22 +47,13 @@ function guardedClass (Query) {
     handleCommandComplete (msg, connection) {
       if (!this.inGuard) return super.handleCommandComplete(msg, connection)
       this.inGuard = false
+      this.name = this.held
       this.guardDone?.()
     }
 
     handleError (err, connection) {
-      connection?.removeListener('parseComplete', this.onParse ?? (() => {}))
-      // The driver takes the guard's ParseComplete for that of the named statement.
-      if (this.name && !this.known && !(this.parses >= 2)) {
-        delete connection?.parsedStatements?.[this.name]
-        delete connection?.submittedNamedStatements?.[this.name]
-      }
+      if (this.inGuard && this.held) delete connection?.submittedNamedStatements?.[this.held]
       super.handleError(err, connection)
-    }
-
-    handleReadyForQuery (connection) {
-      connection.removeListener('parseComplete', this.onParse ?? (() => {}))
-      super.handleReadyForQuery(connection)
     }
   }
   classes.set(Query, GuardedQuery)
@@ -78,24 +66,21 @@ function guardedClass (Query) {
  */
 function runGuarded (client, guard, config, values, patience) {
   const Guarded = guardedClass(client.constructor.Query)
+  const object = typeof config === 'string' ? { text: config } : { ...config, callback: undefined }
   return new Promise((resolve, reject) => {
-    let timer
-    const object = typeof config === 'string' ? { text: config } : { ...config, callback: undefined }
-    const query = new Guarded(guard, object, values ?? object.values, once((err, result) => {
+    const query = new Guarded(guard, object, values ?? object.values, (err, result) => {
       clearTimeout(timer)
-      if (!err) return resolve({ result, guardRow: query.guardRow })
-      err.inGuard = query.inGuard
-      reject(err)
-    }))
-    if (object.types === undefined) query._result._types = client._types
+      err ? reject(Object.assign(err, { inGuard: query.inGuard })) : resolve({ result, guardRow: query.guardRow })
+    })
     query.guardDone = () => clearTimeout(timer)
-    timer = setTimeout(() => {
+    const timer = setTimeout(() => {
       const err = new Error('ryw: the node did not answer in time, connection terminated')
       client.connection.stream.destroy(err)
-      query.callback(Object.assign(err, { hung: true }))
+      query.callback(err)
     }, patience)
+    if (!object.types) query._result._types = client._types
     client.query(query)
   })
 }
 
-module.exports = { guardOf, runGuarded, READ_ONLY }
+module.exports = { guardOf, runGuarded }

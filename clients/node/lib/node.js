@@ -52,7 +52,7 @@ function within (ms, promise, late) {
     let over = false
     const timer = setTimeout(() => {
       over = true
-      reject(new Error('ryw: timeout exceeded when trying to connect'))
+      reject(Object.assign(new Error('ryw: timeout exceeded when trying to connect'), { late: true }))
     }, ms)
     promise.then(value => {
       clearTimeout(timer)
@@ -113,4 +113,4 @@ class Node {
   async end () { if (this.owned) await this.pool.end() }
 }
 
-module.exports = { Node, now }
+module.exports = { Node, now, within }

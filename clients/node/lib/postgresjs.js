@@ -9,9 +9,9 @@ const { bareToken } = require('./capture')
 const { codeOf, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
+const { within } = require('./node')
 const { Router } = require('./router')
 
-const settled = promise => promise.then(value => ({ value }), error => ({ error }))
 const isQuery = value => typeof value?.execute === 'function'
 
 class RywPostgres extends Router {
@@ -24,24 +24,21 @@ class RywPostgres extends Router {
 
   /** Statements on one connection of the primary: write(sql => sql`UPDATE ...`). */
   async write (fn, { keeper = context.current() } = {}) {
-    const reserved = await this.primary.sql.reserve()
+    const sql = await this.primary.sql.reserve()
     try {
-      const { ryw } = await this.primary.capabilities(reserved)
-      const token = ryw ? () => reserved.unsafe('SELECT ryw_token()::text AS at').execute() : () => []
-      const before = settled(token())
-      const query = fn(reserved)
+      const { ryw } = await this.primary.capabilities(sql)
+      const token = async () => ryw ? (await sql.unsafe('SELECT ryw_token()::text AS at').execute())[0].at : null
+      const before = token()
+      const query = fn(sql)
       if (isQuery(query)) query.execute()
-      const done = await settled(isQuery(query) ? Promise.all([query, settled(token())]) : Promise.resolve(query).then(
-        async value => [value, await settled(token())]))
-      const held = (await before).value?.[0]?.at
-      const after = done.error ? await settled(token()) : done.value[1]
-      const committed = after.value?.[0]?.at
-      if (committed && committed !== held) keeper?.add(committed)
-      else if (!done.error && keeper) keeper.add(await this.#position(reserved, ryw))
-      if (done.error) throw done.error
-      return done.value[0]
+      const behind = isQuery(query) ? token() : Promise.resolve(query).then(token, token)
+      const [held, done, committed] = await Promise.allSettled([before, query, behind])
+      if (committed.value && committed.value !== held.value) keeper?.add(committed.value)
+      else if (keeper && done.status === 'fulfilled') keeper.add(await this.#position(sql, ryw))
+      if (done.status === 'rejected') throw done.reason
+      return done.value
     } finally {
-      reserved.release()
+      sql.release()
     }
   }
 
@@ -76,29 +73,25 @@ class RywPostgres extends Router {
     return this.route(async (node, control) => {
       const sql = await node.checkout(control.patience)
       let hung = false
+      const once = async ({ text, values }) => {
+        const guard = sql.unsafe(text, values).execute()
+        const begun = sql.unsafe('BEGIN READ ONLY').execute()
+        const query = fn(sql)
+        if (isQuery(query)) query.execute()
+        const all = Promise.allSettled([guard, begun, query])
+        await within(control.patience, guard, () => {}).catch(err => {
+          hung = err.late
+          throw Object.assign(err, { inGuard: true })
+        }).finally(() => hung || all.then(() => sql.unsafe('ROLLBACK')))
+        const [row,, done] = await all
+        if (done.status === 'rejected') throw done.reason
+        return { value: done.value, reached: row.value[0]?.reached }
+      }
       try {
         const { guarded, reached } = await this.ahead(node, sql, control)
-        const { text, values } = guardOf(guarded && control.text, control.timeout, control.audit)
-        const once = async () => {
-          const guard = settled(sql.unsafe(text, values).execute())
-          const begun = settled(sql.unsafe('BEGIN READ ONLY').execute())
-          const query = fn(sql)
-          if (isQuery(query)) query.execute()
-          const done = settled(Promise.resolve(query))
-          const answer = await Promise.race([guard, new Promise(resolve => setTimeout(resolve, control.patience))])
-          if (!answer) {
-            hung = true
-            throw new Error('ryw: the node did not answer in time, connection terminated')
-          }
-          const [{ value, error }] = [await done, await begun]
-          await sql.unsafe(error ? 'ROLLBACK' : 'COMMIT')
-          if (answer.error) throw Object.assign(answer.error, { inGuard: true })
-          if (error) throw error
-          return { value, answer }
-        }
-        // A prepared statement from before a change of its table, or a DISCARD ALL.
-        const { value, answer } = await once().catch(err => STALE_PLAN.test(codeOf(err)) ? once() : Promise.reject(err))
-        return { result: value, reached: guarded && control.audit ? answer.value[0].reached : reached }
+        const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+        const answer = await once(guard).catch(err => STALE_PLAN.test(codeOf(err)) ? once(guard) : Promise.reject(err))
+        return { result: answer.value, reached: guarded && control.audit ? answer.reached : reached }
       } finally {
         // A connection that hangs cannot be closed by itself here: it is left alone.
         if (!hung) sql.release()

@@ -159,7 +159,7 @@ class Router {
     const text = this.mode === 'off' ? '' : read.keeper?.text ?? ''
     const audit = this.mode === 'audit'
     const control = { text, timeout, audit, patience: timeout + PATIENCE }
-    const { result, reached } = await read.attempt(node, control)
+    const { result, reached } = await read.attempt(node, control, read.keeper)
     node.breaker.success()
     // Late were those that did not reach a token which others have.
     read.late.forEach(late => late.breaker.failure())

@@ -11,6 +11,22 @@ const orms = require('./orms')
 const { ReadPool } = require('./readpool')
 const { Router } = require('./router')
 
+/** Behind BEGIN: fn, COMMIT or ROLLBACK, and the client back to its pool. */
+async function finishTransaction (client, fn) {
+  let broken
+  try {
+    const result = await fn(client)
+    const { command } = await client.query('COMMIT')
+    if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
+    return result
+  } catch (err) {
+    await client.query('ROLLBACK').catch(failed => { broken = failed })
+    throw err
+  } finally {
+    client.release(broken)
+  }
+}
+
 class Ryw extends Router {
   constructor (options) {
     super(options)
@@ -44,85 +60,59 @@ class Ryw extends Router {
   transaction (fn, { keeper } = {}) {
     return this.#as(keeper, async () => {
       const client = await this.pool.connect()
-      let broken
-      try {
-        await client.query('BEGIN')
-        const result = await fn(client)
-        const { command } = await client.query('COMMIT')
-        if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
-        return result
-      } catch (err) {
-        await client.query('ROLLBACK').catch(failed => { broken = failed })
-        throw err
-      } finally {
-        client.release(broken)
-      }
+      await client.query('BEGIN')
+      return finishTransaction(client, fn)
     })
   }
 
   /** One statement on a replica, behind the wait for what the caller has written. */
   read (config, values, options) {
-    return this.route((node, control) => this.#on(node, control, async client => {
-      const { guarded, reached } = await this.ahead(node, client, control)
-      const guard = guardOf(guarded && control.text, control.timeout, control.audit)
-      const patience = control.patience
-      let answer
-      try {
-        answer = await runGuarded(client, guard, config, values, patience)
-      } catch (err) {
-        // A prepared statement from before a change of its table, or a DISCARD ALL.
+    return this.#on(options, async (node, client, control, guard) => {
+      const run = () => runGuarded(client, guard, config, values, control.patience)
+      return run().catch(async err => {
         if (!STALE_PLAN.test(codeOf(err)) || !config?.name) throw err
         await client.query(`DEALLOCATE ${client.escapeIdentifier(config.name)}`).catch(() => {})
         delete client.connection.parsedStatements[config.name]
-        answer = await runGuarded(client, guard, config, values, patience)
-      }
-      if (guarded) await this.compact(node, client, options?.keeper ?? context.current())
-      return { result: answer.result, reached: guarded && control.audit ? answer.guardRow[0] === 't' : reached }
-    }), options)
+        return run()
+      })
+    })
   }
 
   /** BEGIN on a replica behind the wait: a client that is in the transaction. */
   begin (text = 'BEGIN', options) {
-    return this.route((node, control) => this.#on(node, control, async client => {
-      const { guarded, reached } = await this.ahead(node, client, control)
-      const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+    return this.#on(options, async (node, client, control, guard) => {
       // A message of its own: in REPEATABLE READ the first query takes the snapshot.
-      const { guardRow } = guarded ? await runGuarded(client, guard, 'SELECT', [], control.patience) : {}
+      const { guardRow } = await runGuarded(client, guard, 'SELECT', [], control.patience)
       await client.query(`${text}; SET TRANSACTION READ ONLY`)
-      return { result: client, reached: guardRow && control.audit ? guardRow[0] === 't' : reached, keep: true }
-    }), options)
+      return { result: client, guardRow, keep: true }
+    })
   }
 
   /** A READ ONLY transaction on a replica, behind the wait; fn is given its client. */
   async readTransaction (fn, options) {
-    const client = await this.begin(options?.isolation ? `BEGIN ISOLATION LEVEL ${options.isolation}` : 'BEGIN', options)
-    let broken
-    try {
-      const result = await fn(client)
-      await client.query('COMMIT')
-      return result
-    } catch (err) {
-      await client.query('ROLLBACK').catch(failed => { broken = failed })
-      throw err
-    } finally {
-      client.release(broken)
-    }
+    const isolation = options?.isolation ? ` ISOLATION LEVEL ${options.isolation}` : ''
+    return finishTransaction(await this.begin(`BEGIN${isolation}`, options), fn)
   }
 
-  async #on (node, control, fn) {
-    const client = await node.checkout(control.patience)
-    let kept = false
-    try {
-      const answer = await fn(client)
-      kept = answer.keep
-      return answer
-    } catch (err) {
-      node.release(client, err)
-      kept = true
-      throw err
-    } finally {
-      if (!kept) node.release(client)
-    }
+  // fn on a connection of the node that is chosen, with what is to stand ahead of its statement.
+  #on (options, fn) {
+    return this.route(async (node, control, keeper) => {
+      const client = await node.checkout(control.patience)
+      let failed, keep
+      try {
+        const { guarded, reached } = await this.ahead(node, client, control)
+        const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+        const answer = await fn(node, client, control, guard)
+        keep = answer.keep
+        if (guarded && !keep) await this.compact(node, client, keeper)
+        return { result: answer.result, reached: guarded && control.audit ? answer.guardRow[0] === 't' : reached }
+      } catch (err) {
+        failed = err
+        throw err
+      } finally {
+        if (!keep || failed) node.release(client, failed)
+      }
+    }, options)
   }
 
   /** A token that covers all that can be seen on the primary now. */

@@ -69,10 +69,7 @@ function attach (client, db) {
     if (config == null) return query.apply(client, arguments)
     if (typeof config.submit === 'function') return submitted(keeper, config, arguments)
     if (typeof values === 'function') [values, callback] = [undefined, values]
-    callback = callback ?? config.callback
-    const done = run(keeper, config, values)
-    if (typeof callback !== 'function') return done
-    done.then(result => process.nextTick(callback, null, result), err => process.nextTick(callback, err))
+    return context.answer(run(keeper, config, values), callback ?? config.callback)
   }
 
   async function run (keeper, config, values) {
@@ -90,8 +87,7 @@ function attach (client, db) {
     })
     if (token) keeper?.add(token)
     else if (keeper && !err && state.status === 'I' && modifies(result)) {
-      const covering = await db.position(client, query).catch(() => '')
-      keeper.load(covering)
+      keeper.load(await db.position(client, query).catch(() => ''))
     }
     if (err) throw err
     return result

@@ -8,8 +8,15 @@ const { AsyncLocalStorage, AsyncResource } = require('node:async_hooks')
 
 const storage = new AsyncLocalStorage()
 
+/** A promise for who wants one; a callback is called in the context of who gave it. */
+function answer (promise, callback) {
+  if (typeof callback !== 'function') return promise
+  promise.then(result => process.nextTick(callback, null, result), err => process.nextTick(callback, err))
+}
+
 module.exports = {
   run: (keeper, fn, ...args) => storage.run(keeper, fn, ...args),
   current: () => storage.getStore(),
-  bind: fn => typeof fn === 'function' ? AsyncResource.bind(fn) : fn
+  bind: fn => AsyncResource.bind(fn),
+  answer
 }

@@ -4,10 +4,7 @@
 class TokenLost extends Error {
   constructor (token, detail, options) {
     super(`token ${token} is lost: the write was acknowledged, and a failover has cut it off`, options)
-    this.name = 'TokenLost'
-    this.code = 'RY002'
-    this.token = token
-    this.detail = detail
+    Object.assign(this, { name: 'TokenLost', code: 'RY002', token, detail })
   }
 }
 
@@ -18,12 +15,7 @@ const WRAPPED = ['cause', 'original', 'parent', 'driverError']
 /** The error inside of others for which the test is true. */
 function find (err, test, depth = 0) {
   if (err === null || typeof err !== 'object' || depth > 8) return undefined
-  if (test(err)) return err
-  for (const name of WRAPPED) {
-    const found = find(err[name], test, depth + 1)
-    if (found) return found
-  }
-  return undefined
+  return test(err) ? err : WRAPPED.map(name => find(err[name], test, depth + 1)).find(Boolean)
 }
 
 /** The TokenLost inside of an ORM's error. */
@@ -37,20 +29,15 @@ const STALE_PLAN = /^(0A000|26000)$/
 
 const NETWORK = /^(E(CONN|PIPE|TIMEDOUT|HOST|NET|NOTFOUND|AI_|NOENT)|08|57P0[1-5]|53300|CONNECT|CONNECTION_)/
 const NO_CODE = /connection terminated|timeout exceeded when trying to connect|not queryable|connection timeout/i
+const VERDICTS = { RY001: 'next', RY005: 'next', RY006: 'next', RY004: 'again', 40001: 'again', RY002: 'lost', RY003: 'foreign' }
+// Ahead of the statement: cancelled, or a node without the library.
+const IN_GUARD = { 57014: 'next', 55000: 'next', 42883: 'next' }
 
-/** What the policy makes of an error: next, again, lost, foreign or raise. */
+/** What the policy makes of an error: next, again, lost, foreign, connection or raise. */
 function verdict (err, inGuard) {
   const code = codeOf(err)
-  switch (code) {
-    case 'RY001': case 'RY005': case 'RY006': return 'next'
-    case 'RY004': case '40001': return 'again'
-    case 'RY002': return 'lost'
-    case 'RY003': return 'foreign'
-    // ahead of the statement: cancelled, or a node without the library
-    case '57014': case '55000': case '42883': return inGuard ? 'next' : 'raise'
-  }
-  if (code === undefined) return NO_CODE.test(err?.message) ? 'connection' : 'raise'
-  return NETWORK.test(code) ? 'connection' : 'raise'
+  const known = VERDICTS[code] ?? (inGuard ? IN_GUARD[code] : undefined)
+  return known ?? ((code === undefined ? NO_CODE.test(err?.message) : NETWORK.test(code)) ? 'connection' : 'raise')
 }
 
 /** The token that an error's DETAIL is about. */

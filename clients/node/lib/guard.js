@@ -6,7 +6,7 @@
 // taken when the wait is over.  If the guard fails the statement is not run.
 
 const READ_ONLY = "set_config('transaction_read_only', 'on', true)"
-const classes = new WeakMap()
+const GUARDED = Symbol('ryw.guarded')
 
 /** What stands ahead of the statement. */
 function guardOf (text, timeout, audit) {
@@ -17,9 +17,8 @@ function guardOf (text, timeout, audit) {
 
 /** The class for this copy of the driver. */
 function guardedClass (Query) {
-  if (classes.has(Query)) return classes.get(Query)
-
-  class GuardedQuery extends Query {
+  if (Object.hasOwn(Query, GUARDED)) return Query[GUARDED]
+  return (Query[GUARDED] = class GuardedQuery extends Query {
     constructor (guard, config, values, callback) {
       super(config, values)
       this.queryMode = 'extended'
@@ -55,9 +54,7 @@ function guardedClass (Query) {
       if (this.inGuard && this.held) delete connection?.submittedNamedStatements?.[this.held]
       super.handleError(err, connection)
     }
-  }
-  classes.set(Query, GuardedQuery)
-  return GuardedQuery
+  })
 }
 
 /**

@@ -53,15 +53,12 @@ module.exports = {
   express (options) {
     return (req, res, next) => {
       const request = begin(this, req.headers, options)
-      const writeHead = res.writeHead
-      let written = false
+      const { writeHead } = res
       res.writeHead = function (...args) {
-        if (!written) {
-          written = true
-          const { cookies, token } = request.headers()
-          if (cookies.length) res.appendHeader('Set-Cookie', cookies)
-          if (token !== undefined) res.setHeader('Ryw-Token', token)
-        }
+        res.writeHead = writeHead
+        const { cookies, token } = request.headers()
+        if (cookies.length) res.appendHeader('Set-Cookie', cookies)
+        if (token !== undefined) res.setHeader('Ryw-Token', token)
         return writeHead.apply(this, args)
       }
       res.once('finish', () => request.finish())

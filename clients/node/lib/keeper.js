@@ -11,13 +11,8 @@ const TOKEN = /^([0-9A-F]{1,8})-([0-9A-F]{1,16})-([0-9A-F]{1,8})$/i
 function parse (text) {
   const match = typeof text === 'string' ? TOKEN.exec(text) : null
   if (!match) return undefined
-  const timeline = parseInt(match[1], 16)
-  return {
-    text: text.toUpperCase(),
-    timeline,
-    lsn: BigInt('0x' + match[2]),
-    key: `${timeline}-${parseInt(match[3], 16)}`
-  }
+  const [timeline, tag] = [parseInt(match[1], 16), parseInt(match[3], 16)]
+  return { text: text.toUpperCase(), timeline, lsn: BigInt('0x' + match[2]), key: `${timeline}-${tag}` }
 }
 
 /** The tokens of a set; undefined where the text is malformed. */
@@ -51,11 +46,8 @@ class Keeper {
   /** The same for text from outside: what is malformed is logged and left out. */
   load (text) {
     if (text === undefined || text === null || text === '') return this
-    try {
-      this.add(text)
-    } catch {
-      this.#log('ryw: malformed token from outside is left out')
-    }
+    if (parseSet(text)) return this.add(text)
+    this.#log('ryw: malformed token from outside is left out')
     return this
   }
 
@@ -78,8 +70,6 @@ class Keeper {
   get text () { return [...this.#tokens.values()].map(token => token.text).join('.') }
 
   dump () { return this.text }
-
-  toString () { return this.text }
 
   #forgetOldest () {
     const oldest = [...this.#tokens.values()].reduce((a, b) => b.timeline < a.timeline ? b : a)

@@ -25,43 +25,31 @@ class Breaker {
 
   /** May a read go there?  Half open, one at a time may try. */
   allows () {
-    const state = this.state
+    const { state } = this
     return state === 'closed' || (state === 'half open' && !this.#trying && (this.#trying = true))
   }
 
-  /** Chosen, but not asked after all. */
-  unused () { this.#trying = false }
-
-  success () {
-    this.#failures = 0
+  /** The one that tried has an answer: ok, failed, or neither. */
+  answered (ok) {
     this.#trying = false
-  }
-
-  failure () {
-    this.#trying = false
-    if (++this.#failures < this.most) return
-    this.#failures = this.most
+    if (ok) this.#failures = 0
+    if (ok !== false || ++this.#failures < this.most) return
     this.#opened = now()
     this.opens()
   }
 }
 
 /** Fails after so many milliseconds; what comes later is handed to late(). */
-function within (ms, promise, late) {
-  return new Promise((resolve, reject) => {
-    let over = false
-    const timer = setTimeout(() => {
-      over = true
-      reject(Object.assign(new Error('ryw: timeout exceeded when trying to connect'), { late: true }))
+async function within (ms, promise, late) {
+  let timer
+  const error = Object.assign(new Error('ryw: timeout exceeded when trying to connect'), { late: true })
+  const over = new Promise((resolve, reject) => {
+    timer = setTimeout(() => {
+      promise.then(late, () => {})
+      reject(error)
     }, ms)
-    promise.then(value => {
-      clearTimeout(timer)
-      over ? late(value) : resolve(value)
-    }, err => {
-      clearTimeout(timer)
-      reject(err)
-    })
   })
+  return Promise.race([promise, over]).finally(() => clearTimeout(timer))
 }
 
 class Node {
@@ -73,29 +61,20 @@ class Node {
       counters.breakerOpened++
       log(`ryw: ${name} keeps failing and is left alone for a while`)
     })
-    if (typeof target?.reserve === 'function') {
-      this.sql = target
-    } else if (typeof target?.connect === 'function') {
-      this.pool = target
-    } else {
-      const { Pool } = require('pg')
-      this.pool = new Pool(typeof target === 'string' ? { connectionString: target } : target)
-      this.owned = true
-    }
+    if (typeof target?.reserve === 'function') this.sql = target
+    else if (typeof target?.connect === 'function') this.pool = target
+    else this.pool = this.owned = new (require('pg').Pool)(typeof target === 'string' ? { connectionString: target } : target)
     // An idle connection that breaks is no reason to end the process.
     this.pool?.on?.('error', err => log(`ryw: idle connection to ${name}: ${err.message}`))
   }
 
   /** A connection out of the pool, in time. */
   checkout (ms) {
-    return this.pool
-      ? within(ms, this.pool.connect().then(client => watch(client) && client), client => client.release())
-      : within(ms, this.sql.reserve(), reserved => reserved.release())
+    const coming = this.pool ? this.pool.connect().then(client => watch(client) && client) : this.sql.reserve()
+    return within(ms, coming, client => client.release())
   }
 
-  release (client, err) {
-    client.release(err && verdict(err) === 'connection' ? err : undefined)
-  }
+  release (client, err) { client.release(err && verdict(err) === 'connection' ? err : undefined) }
 
   /** Rows of a question on a connection that was checked out. */
   async ask (client, text, values, ms = 10000) {
@@ -110,7 +89,7 @@ class Node {
   /** After an error that says that it is not what it was. */
   forget () { this.#capabilities = undefined }
 
-  async end () { if (this.owned) await this.pool.end() }
+  async end () { await this.owned?.end() }
 }
 
 module.exports = { Node, now, within }

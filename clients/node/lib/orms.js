@@ -5,10 +5,17 @@
 
 const context = require('./context')
 const { attach } = require('./capture')
-const { ReadClient, ReadPool } = require('./readpool')
+const { ReadClient } = require('./readpool')
+
+/** A query cache is not asked for whoever holds tokens: what it has may be older. */
+function bypass (db, cache, method) {
+  const get = cache[method]
+  cache[method] = async function (...args) { return db.mayUseCache() ? get.apply(this, args) : undefined }
+  return cache
+}
 
 module.exports = {
-  /** Nothing of a query cache for whoever holds tokens: it may be older. */
+  /** For caches of the application's own: is there nothing that this user has written? */
   mayUseCache () { return !context.current()?.size },
 
   /** knex(config) twice: { write, read }. */
@@ -21,7 +28,7 @@ module.exports = {
     }
     class Routed extends write.client.constructor {
       async acquireRawConnection () { return new ReadClient(db) }
-      async destroyRawConnection (client) { await client.end() }
+      async destroyRawConnection (client) { client.release() }
     }
     const read = knex({ ...config, client: Routed, version: config.version ?? '15', searchPath: undefined })
     return { write, read }
@@ -40,34 +47,23 @@ module.exports = {
     return withReplicas(over(this.pool), [over(this.readPool)])
   },
 
-  drizzleCache (cache) {
-    const db = this
-    return new Proxy(cache, {
-      get (target, name) {
-        const value = Reflect.get(target, name, target)
-        if (typeof value !== 'function') return value
-        return name === 'get'
-          ? async (...args) => db.mayUseCache() ? value.apply(target, args) : undefined
-          : value.bind(target)
-      }
-    })
-  },
+  drizzleCache (cache) { return bypass(this, cache, 'get') },
 
   /** A Sequelize (6) that is there already: SELECT outside of transactions is routed. */
   sequelize (sequelize) {
     const db = this
     const manager = sequelize.connectionManager
-    const { getConnection, releaseConnection, destroyConnection } = manager
+    const { getConnection } = manager
     const types = { getTypeParser: (...args) => manager.getTypeParser(...args) }
     manager.getConnection = async function (options) {
-      if (options?.type === 'SELECT' && !options.useMaster) return new ReadClient(db, { types })
+      if (options?.type === 'SELECT' && !options.useMaster) return new ReadClient(db, types)
       return attach(await getConnection.call(this, options), db)
     }
-    manager.releaseConnection = function (client) {
-      return client instanceof ReadClient ? client.release() : releaseConnection.call(this, client)
-    }
-    manager.destroyConnection = async function (client) {
-      return client instanceof ReadClient ? client.release(true) : destroyConnection.call(this, client)
+    for (const name of ['releaseConnection', 'destroyConnection']) {
+      const own = manager[name]
+      manager[name] = function (client) {
+        return client instanceof ReadClient ? client.release() : own.call(this, client)
+      }
     }
     return sequelize
   },
@@ -77,33 +73,16 @@ module.exports = {
     const db = this
     const { driver } = source
     const { obtainMasterConnection } = driver
-    const reads = new ReadPool(db)
     driver.obtainMasterConnection = async function () {
       const [client, release] = await obtainMasterConnection.call(this)
       return [attach(client, db), release]
     }
     driver.obtainSlaveConnection = async function () {
-      const client = await reads.connect()
+      const client = new ReadClient(db)
       return [client, err => client.release(err)]
     }
     driver.isReplicated = true // else it asks the primary for everything
-    const hookCache = cache => {
-      if (!cache) return
-      const get = cache.getFromCache
-      cache.getFromCache = async function (...args) {
-        return db.mayUseCache() ? get.apply(this, args) : undefined
-      }
-    }
-    if (source.isInitialized) {
-      hookCache(source.queryResultCache)
-    } else {
-      const { initialize } = source
-      source.initialize = async function () {
-        const done = await initialize.call(this)
-        hookCache(source.queryResultCache)
-        return done
-      }
-    }
+    if (source.queryResultCache) bypass(db, source.queryResultCache, 'getFromCache')
     return source
   }
 }

@@ -3,6 +3,7 @@
 // Without the extension: core's WAIT FOR LSN where there is one, else looking
 // again and again.  It knows LSNs, no timelines.
 
+const { bareToken } = require('./capture')
 const { parseSet } = require('./keeper')
 
 const DETECT = `SELECT current_setting('server_version_num')::int AS version,
@@ -57,4 +58,10 @@ async function waitPlain (ask, version, text, timeout, audit) {
   }
 }
 
-module.exports = { DETECT, capabilities, lsnOf, waitPlain }
+/** A token that covers all that can be seen where ask() asks, a primary. */
+async function positionBy (ask, ryw) {
+  const [{ at }] = await ask(`SELECT ${ryw ? 'ryw_current_token' : 'pg_current_wal_insert_lsn'}()::text AS at`)
+  return ryw ? at : bareToken(at)
+}
+
+module.exports = { DETECT, capabilities, waitPlain, positionBy }

@@ -5,21 +5,19 @@
 // the same connection, in the same go: before, the statement, behind.
 
 const context = require('./context')
-const { bareToken } = require('./capture')
 const { codeOf, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
 const { within } = require('./node')
-const { Router } = require('./router')
+const { positionBy } = require('./plain')
+const { Router, finishTransaction } = require('./router')
 
 const isQuery = value => typeof value?.execute === 'function'
 
 class RywPostgres extends Router {
   constructor (options) {
     super(options)
-    for (const node of [this.primary, ...this.replicas]) {
-      if (!node.sql) throw new TypeError('ryw: RywPostgres takes instances of postgres.js')
-    }
+    if (this.nodes.some(node => !node.sql)) throw new TypeError('ryw: RywPostgres takes instances of postgres.js')
   }
 
   /** Statements on one connection of the primary: write(sql => sql`UPDATE ...`). */
@@ -34,7 +32,7 @@ class RywPostgres extends Router {
       const behind = isQuery(query) ? token() : Promise.resolve(query).then(token, token)
       const [held, done, committed] = await Promise.allSettled([before, query, behind])
       if (committed.value && committed.value !== held.value) keeper?.add(committed.value)
-      else if (keeper && done.status === 'fulfilled') keeper.add(await this.#position(sql, ryw))
+      else if (keeper && done.status === 'fulfilled') keeper.add(await positionBy(text => sql.unsafe(text), ryw))
       if (done.status === 'rejected') throw done.reason
       return done.value
     } finally {
@@ -46,23 +44,8 @@ class RywPostgres extends Router {
   transaction (fn, options) {
     return this.write(async sql => {
       await sql.unsafe('BEGIN')
-      try {
-        const result = await fn(sql)
-        const { command } = await sql.unsafe('COMMIT')
-        if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
-        return result
-      } catch (err) {
-        await sql.unsafe('ROLLBACK').catch(() => {})
-        throw err
-      }
+      return finishTransaction({ query: text => sql.unsafe(text), release () {} }, () => fn(sql))
     }, options)
-  }
-
-  async #position (sql, ryw) {
-    const [{ at }] = await sql.unsafe(ryw
-      ? 'SELECT ryw_current_token()::text AS at'
-      : 'SELECT pg_current_wal_insert_lsn()::text AS at')
-    return ryw ? at : bareToken(at)
   }
 
   /**

@@ -12,49 +12,39 @@ const { verdict } = require('./errors')
 const BEGIN = /^\s*(BEGIN|START\s+TRANSACTION)\b/i
 const END = /^\s*(COMMIT|ROLLBACK|END|ABORT)\b/i
 const SESSION = /^\s*(SET|RESET|DISCARD|LISTEN|UNLISTEN|PREPARE|DEALLOCATE|DECLARE)\b/i
+const nothing = command => ({ command, rowCount: null, rows: [], fields: [] })
 
 class ReadClient extends EventEmitter {
   #db
   #types
   #pinned
-  #options
 
-  constructor (db, { types, keeper } = {}) {
+  constructor (db, types) {
     super()
     this.#db = db
     this.#types = types
-    this.#options = { keeper }
   }
 
   query (config, values, callback) {
     if (typeof values === 'function') [values, callback] = [undefined, values]
-    callback = callback ?? (typeof config === 'object' ? config.callback : undefined)
-    if (typeof config?.submit === 'function' && !this.#pinned) {
-      throw new Error('ryw: cursors and streams are read in a transaction')
-    }
-    if (typeof config?.submit === 'function') return this.#pinned.query(config, values, callback)
-    const done = this.#run(config, values)
-    if (typeof callback !== 'function') return done
-    const bound = context.bind(callback)
-    done.then(result => bound(null, result), err => bound(err))
+    if (typeof config.submit !== 'function') return context.answer(this.#run(config, values), callback ?? config.callback)
+    if (!this.#pinned) throw new Error('ryw: cursors and streams are read in a transaction')
+    return this.#pinned.query(config, values, callback)
   }
 
   async #run (config, values) {
     const text = typeof config === 'string' ? config : config.text
-    if (this.#types && config.types === undefined) {
-      config = { ...(typeof config === 'string' ? { text } : config), types: this.#types }
-    }
+    if (this.#types && !config.types) config = { ...(config === text ? { text } : config), types: this.#types }
     if (this.#pinned) return this.#inTransaction(config, values)
     if (BEGIN.test(text)) {
-      this.#pinned = await this.#db.begin(text.replace(/;\s*$/, ''), this.#options)
-      watch(this.#pinned)
-      return { command: 'BEGIN', rowCount: null, rows: [], fields: [] }
+      this.#pinned = await this.#db.begin(text.replace(/;\s*$/, ''))
+      return nothing('BEGIN')
     }
-    if (END.test(text)) return { command: text.trim().split(/\W/)[0].toUpperCase(), rowCount: null, rows: [], fields: [] }
+    if (END.test(text)) return nothing(text.trim().split(/\W/)[0].toUpperCase())
     if (SESSION.test(text)) {
       throw new Error('ryw: a routed read has no session to keep this: put it into the options of the pools')
     }
-    return this.#db.read(config, values, this.#options)
+    return this.#db.read(config, values)
   }
 
   async #inTransaction (config, values) {
@@ -77,40 +67,24 @@ class ReadClient extends EventEmitter {
   }
 
   /** Back to the pool; a transaction that is still open ends with its connection. */
-  release (err) {
-    if (this.#pinned) this.#unpin(err || true)
-  }
-
-  async connect (callback) {
-    callback?.(null, this)
-    return this
-  }
-
-  async end (callback) {
-    this.release()
-    callback?.()
-  }
+  release (err) { this.#unpin(err || true) }
 }
 
 class ReadPool extends EventEmitter {
   #db
-  #options
 
-  constructor (db, options) {
+  constructor (db) {
     super()
     this.#db = db
-    this.#options = options
   }
 
   connect (callback) {
-    const client = new ReadClient(this.#db, this.#options)
+    const client = new ReadClient(this.#db)
     if (typeof callback !== 'function') return Promise.resolve(client)
     callback(null, client, err => client.release(err))
   }
 
-  query (config, values, callback) {
-    return new ReadClient(this.#db, this.#options).query(config, values, callback)
-  }
+  query (...args) { return new ReadClient(this.#db).query(...args) }
 
   /** The pools belong to the application. */
   async end (callback) { callback?.() }

@@ -18,7 +18,6 @@ const { Node, now } = require('./node')
 const { TokenLost, codeOf, verdict, tokenOf } = require('./errors')
 const { waitPlain } = require('./plain')
 
-const HERE = __dirname
 const PATIENCE = 250 // how much longer than its wait a node may take to answer
 
 /** The line of the application that called. */
@@ -29,29 +28,44 @@ function callSite () {
   Error.captureStackTrace(holder, callSite)
   Error.stackTraceLimit = limit
   const frame = holder.stack.split('\n').slice(1)
-    .find(line => !line.includes(HERE) && !/node_modules|node:|<anonymous>/.test(line))
+    .find(line => !line.includes(__dirname) && !/node_modules|node:|<anonymous>/.test(line))
   return /\(?([^( ]+:\d+):\d+\)?$/.exec(frame ?? '')?.[1] ?? 'unknown'
+}
+
+/** Behind BEGIN: fn, COMMIT or ROLLBACK, and the client back to its pool. */
+async function finishTransaction (client, fn) {
+  let broken
+  try {
+    const result = await fn(client)
+    const { command } = await client.query('COMMIT')
+    if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
+    return result
+  } catch (err) {
+    await client.query('ROLLBACK').catch(failed => { broken = failed })
+    throw err
+  } finally {
+    client.release(broken)
+  }
 }
 
 class Router {
   #turn = 0
   #sites = new Map()
 
-  constructor (options) {
-    const { primary, replicas = [] } = options
+  constructor ({
+    primary, replicas = [], log = console.warn, mode = 'wait', wait = 500, deadline = 2000, strict = false, breaker
+  }) {
     if (!primary) throw new TypeError('ryw: a primary is needed')
-    this.log = options.log ?? console.warn
-    this.mode = options.mode ?? 'wait'
-    this.wait = options.wait ?? 500
-    this.deadline = options.deadline ?? 2000
-    this.strict = options.strict ?? false
     this.counters = {
       reads: {}, fallbacks: {}, waits: 0, lost: 0, foreign: 0, withoutKeeper: 0, late: 0, breakerOpened: 0
     }
-    const parts = { breaker: options.breaker, log: this.log, counters: this.counters }
-    this.primary = new Node('primary', primary, parts)
-    this.replicas = replicas.map((target, n) => new Node(`replica${n + 1}`, target, parts))
+    Object.assign(this, { log, mode, wait, deadline, strict })
+    const node = (name, target) => new Node(name, target, { breaker, log, counters: this.counters })
+    this.primary = node('primary', primary)
+    this.replicas = replicas.map((target, n) => node(`replica${n + 1}`, target))
   }
+
+  get nodes () { return [this.primary, ...this.replicas] }
 
   keeper (text) { return new Keeper(text, { log: this.log }) }
 
@@ -64,11 +78,10 @@ class Router {
 
   /** After a failover: the replica of this name is the primary now. */
   promote (name) {
-    const node = this.replicas.find(replica => replica.name === name)
-    if (!node) throw new Error(`ryw: there is no replica named ${name}`)
-    this.replicas = [...this.replicas.filter(replica => replica !== node), this.primary]
+    const node = this.nodes.find(one => one.name === name)
+    if (!node) throw new Error(`ryw: there is no node named ${name}`)
+    this.replicas = this.nodes.filter(one => one !== node)
     this.primary = node
-    node.forget()
   }
 
   /** In audit mode: reads and stale reads by the line that called. */
@@ -78,32 +91,15 @@ class Router {
 
   /** What each node can do, and what is then not guaranteed. */
   async capabilities () {
-    const all = {}
-    for (const node of [this.primary, ...this.replicas]) {
+    return Object.fromEntries(await Promise.all(this.nodes.map(async node => {
       const client = await node.checkout(this.deadline)
-      try {
-        all[node.name] = await node.capabilities(client)
-      } finally {
-        node.release(client)
-      }
-    }
-    return all
+      return [node.name, await node.capabilities(client).finally(() => node.release(client))]
+    })))
   }
 
-  async end () {
-    await Promise.all([this.primary, ...this.replicas].map(node => node.end()))
-  }
+  async end () { await Promise.all(this.nodes.map(node => node.end())) }
 
-  // Replicas in turn, those whose breaker is open left out; the primary is the last.
-  #order () {
-    const turn = this.#turn++
-    const replicas = this.replicas.map((_, n) => this.replicas[(n + turn) % this.replicas.length])
-    return [...replicas, this.primary]
-  }
-
-  #count (reason) {
-    this.counters.fallbacks[reason] = (this.counters.fallbacks[reason] ?? 0) + 1
-  }
+  #count (what, name) { this.counters[what][name] = (this.counters[what][name] ?? 0) + 1 }
 
   /** attempt(node, { text, timeout, patience, audit }) reads, or says why not. */
   async route (attempt, options = {}) {
@@ -112,11 +108,14 @@ class Router {
       this.counters.withoutKeeper++
       if (this.strict) throw new Error('ryw: a read outside of any request: give a keeper, or use run()')
     }
-    const read = { attempt, keeper, site: this.mode === 'audit' ? callSite() : '', late: [] }
-    read.wait = options.wait ?? this.wait
-    read.ends = now() + (options.deadline ?? this.deadline)
+    const { wait = this.wait, deadline = this.deadline } = options
+    const site = this.mode === 'audit' ? callSite() : ''
+    const read = { attempt, keeper, site, wait, late: [], ends: now() + deadline }
+    // Replicas in turn; the primary is the last.
+    const turn = this.#turn++
+    const nodes = [...this.replicas.map((_, n, all) => all[(n + turn) % all.length]), this.primary]
     for (;;) {
-      const done = await this.#round(read, this.#order())
+      const done = await this.#round(read, nodes)
       if (done) return done.result
       // No node knows the token, and the primary may not be there: without it.
       keeper.drop(read.foreign)
@@ -132,10 +131,7 @@ class Router {
     for (let i = 0; i < nodes.length;) {
       const node = nodes[i]
       const left = read.ends - now()
-      if (left <= 0) {
-        this.#count('deadline')
-        break
-      }
+      if (left <= 0) break
       if (again !== node && node !== this.primary && !node.breaker.allows()) {
         i++
         continue
@@ -150,7 +146,9 @@ class Router {
         else i = what === 'again' ? Math.max(i + 1, nodes.length - 1) : i + 1
       }
     }
-    if (read.foreign) return undefined
+    // The primary knows better, unless it is not there.
+    if (read.foreign && verdict(failed) !== 'next' && verdict(failed) !== 'again') return undefined
+    this.#count('fallbacks', 'none')
     throw failed ?? new Error('ryw: no node could be asked before the deadline')
   }
 
@@ -160,10 +158,10 @@ class Router {
     const audit = this.mode === 'audit'
     const control = { text, timeout, audit, patience: timeout + PATIENCE }
     const { result, reached } = await read.attempt(node, control, read.keeper)
-    node.breaker.success()
+    node.breaker.answered(true)
     // Late were those that did not reach a token which others have.
-    read.late.forEach(late => late.breaker.failure())
-    this.counters.reads[node.name] = (this.counters.reads[node.name] ?? 0) + 1
+    read.late.forEach(late => late.breaker.answered(false))
+    this.#count('reads', node.name)
     if (text && audit) this.#noteAudit(read.site, node, reached)
     else if (text) this.counters.waits++
     return result
@@ -172,24 +170,18 @@ class Router {
   // What comes next; raises what is for the application.
   #judge (read, node, err) {
     const what = verdict(err, err.inGuard)
-    node.breaker.unused()
+    node.breaker.answered(what === 'connection' ? false : undefined)
     if (what === 'raise') throw err
-    if (what === 'lost' || what === 'foreign') {
-      const { token = read.keeper.text, detail } = tokenOf(err)
-      if (what === 'lost') {
-        read.keeper.drop(token)
-        this.counters.lost++
-        throw new TokenLost(token, detail, { cause: err })
-      }
-      read.foreign = token
-    } else if (what === 'connection') {
-      node.breaker.failure()
-      node.forget()
-    } else {
-      if (err.inGuard && /^(55000|42883)$/.test(codeOf(err))) node.forget()
-      read.late.push(node)
+    const { token = read.keeper?.text, detail } = tokenOf(err)
+    if (what === 'lost') {
+      read.keeper.drop(token)
+      this.counters.lost++
+      throw new TokenLost(token, detail, { cause: err })
     }
-    this.#count(what === 'connection' ? what : codeOf(err))
+    if (what === 'foreign') read.foreign = token
+    else if (what !== 'connection') read.late.push(node)
+    if (what === 'connection' || err.inGuard) node.forget()
+    this.#count('fallbacks', what === 'connection' ? what : codeOf(err))
     return what
   }
 
@@ -229,4 +221,4 @@ class Router {
   }
 }
 
-module.exports = { Router }
+module.exports = { Router, finishTransaction }

@@ -3,36 +3,19 @@
 // node-postgres: a wrapper over its pools.
 
 const context = require('./context')
-const { attach, attachPool, bareToken } = require('./capture')
+const { attach, attachPool } = require('./capture')
 const { codeOf, STALE_PLAN } = require('./errors')
 const { guardOf, runGuarded } = require('./guard')
 const http = require('./http')
 const orms = require('./orms')
+const { positionBy } = require('./plain')
 const { ReadPool } = require('./readpool')
-const { Router } = require('./router')
-
-/** Behind BEGIN: fn, COMMIT or ROLLBACK, and the client back to its pool. */
-async function finishTransaction (client, fn) {
-  let broken
-  try {
-    const result = await fn(client)
-    const { command } = await client.query('COMMIT')
-    if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
-    return result
-  } catch (err) {
-    await client.query('ROLLBACK').catch(failed => { broken = failed })
-    throw err
-  } finally {
-    client.release(broken)
-  }
-}
+const { Router, finishTransaction } = require('./router')
 
 class Ryw extends Router {
   constructor (options) {
     super(options)
-    for (const node of [this.primary, ...this.replicas]) {
-      if (!node.pool) throw new TypeError('ryw: Ryw takes pools of pg; postgres.js has RywPostgres')
-    }
+    if (this.nodes.some(node => !node.pool)) throw new TypeError('ryw: Ryw takes pools of pg; postgres.js has RywPostgres')
     attachPool(this.primary.pool, this)
     /** For ORMs: a pool whose clients read from the replicas behind the wait. */
     this.readPool = new ReadPool(this)
@@ -117,20 +100,15 @@ class Ryw extends Router {
 
   /** A token that covers all that can be seen on the primary now. */
   async position (client, query = client.query) {
+    const ask = async config => (await query.call(client, config)).rows
     const { ryw } = await this.primary.capabilities({ query: config => query.call(client, config) })
-    const text = ryw ? 'SELECT ryw_current_token()::text AS at' : 'SELECT pg_current_wal_insert_lsn()::text AS at'
-    const { rows: [{ at }] } = await query.call(client, { text })
-    return ryw ? at : bareToken(at)
+    return positionBy(ask, ryw)
   }
 
   /** The same into the keeper: for one who only looked at the primary. */
   async mark (keeper = context.current()) {
     const client = await this.pool.connect()
-    try {
-      keeper?.add(await this.position(client))
-    } finally {
-      client.release()
-    }
+    keeper?.add(await this.position(client).finally(() => client.release()))
   }
 }
 

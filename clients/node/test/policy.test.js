@@ -198,10 +198,10 @@ test('connection errors: the next node; a breaker leaves the bad one alone, and 
 test('half open, one read at a time tries', async () => {
   const db = make({ breaker: { failures: 1, seconds: 0 } })
   const [{ breaker }] = db.replicas
-  breaker.failure()
+  breaker.answered(false)
   assert.equal(breaker.state, 'half open')
   assert.deepEqual([breaker.allows(), breaker.allows()], [true, false])
-  breaker.success()
+  breaker.answered(true)
   assert.equal(breaker.state, 'closed')
 })
 

@@ -8,7 +8,6 @@ export declare class Keeper {
   /** The same for text from outside: what is malformed is logged and left out. */
   load(text: unknown): this
   drop(text: string): this
-  covers(text: string): boolean
   dump(): string
   readonly text: string
   readonly size: number
@@ -120,7 +119,6 @@ export declare class Ryw extends Router {
   knex<K>(knex: (config: any) => K, config: any): { write: K, read: K }
   kysely<K>(kysely: { Kysely: new (config: any) => K, PostgresDialect: any }, config?: any): { write: K, read: K }
   drizzle<D>(drizzle: { drizzle: (config: any) => D, withReplicas: (...args: any[]) => any }, config?: any): D
-  drizzleCache<C>(cache: C): C
   sequelize<S>(sequelize: S): S
   typeorm<D>(source: D): D
 }

@@ -11,7 +11,6 @@ const { randomBytes } = require('node:crypto')
 const context = require('./context')
 
 const COOKIE = /(?:^|;\s*)(ryw-[0-9a-f]{8})=([0-9A-F.-]*)(?=;|\s*$)/g
-const MOST_COOKIES = 32
 
 /** What both do: the request's keeper, and the headers of its response. */
 function begin (db, headers, { cookie = true, maxAge = 3600, secure = false } = {}) {
@@ -19,7 +18,7 @@ function begin (db, headers, { cookie = true, maxAge = 3600, secure = false } = 
   const brought = []
   if (cookie) {
     for (const [, name, text] of String(headers.cookie ?? '').matchAll(COOKIE)) {
-      if (brought.push({ name, text }) > MOST_COOKIES) break
+      if (brought.push({ name, text }) > 32) break
       keeper.load(text)
     }
   }
@@ -69,7 +68,7 @@ module.exports = {
 
   /** app.register(db.fastify()) */
   fastify (options) {
-    const plugin = (app, _, done) => {
+    const plugin = async app => {
       const requests = new WeakMap()
       app.decorateRequest('ryw', null)
       app.addHook('onRequest', (req, reply, next) => {
@@ -80,17 +79,12 @@ module.exports = {
       })
       // The body is read in events of the socket: once more behind them.
       app.addHook('preValidation', (req, reply, next) => context.run(req.ryw, next))
-      app.addHook('onSend', (req, reply, payload, next) => {
+      app.addHook('onSend', async (req, reply) => {
         const { cookies, token } = requests.get(req).headers()
         cookies.forEach(cookie => reply.header('Set-Cookie', cookie))
         if (token !== undefined) reply.header('Ryw-Token', token)
-        next()
       })
-      app.addHook('onResponse', (req, reply, next) => {
-        requests.get(req).finish()
-        next()
-      })
-      done()
+      app.addHook('onResponse', async req => requests.get(req).finish())
     }
     plugin[Symbol.for('skip-override')] = true
     return plugin

@@ -60,11 +60,6 @@ class Keeper {
     return this
   }
 
-  /** Is everything in the set in this one too? */
-  covers (text) {
-    return (parseSet(text) ?? []).every(token => this.#tokens.get(token.key)?.lsn >= token.lsn)
-  }
-
   get size () { return this.#tokens.size }
 
   get text () { return [...this.#tokens.values()].map(token => token.text).join('.') }

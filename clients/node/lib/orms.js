@@ -42,12 +42,10 @@ module.exports = {
 
   /** Drizzle's own withReplicas(): select reads, all else writes. */
   drizzle ({ drizzle, withReplicas }, config = {}) {
-    const cache = config.cache && this.drizzleCache(config.cache)
-    const over = client => drizzle({ ...config, ...(cache && { cache }), client })
+    if (config.cache) bypass(this, config.cache, 'get')
+    const over = client => drizzle({ ...config, client })
     return withReplicas(over(this.pool), [over(this.readPool)])
   },
-
-  drizzleCache (cache) { return bypass(this, cache, 'get') },
 
   /** A Sequelize (6) that is there already: SELECT outside of transactions is routed. */
   sequelize (sequelize) {

@@ -15,10 +15,7 @@ const { Router, finishTransaction } = require('./router')
 const isQuery = value => typeof value?.execute === 'function'
 
 class RywPostgres extends Router {
-  constructor (options) {
-    super(options)
-    if (this.nodes.some(node => !node.sql)) throw new TypeError('ryw: RywPostgres takes instances of postgres.js')
-  }
+  constructor (options) { super(options, 'sql') }
 
   /** Statements on one connection of the primary: write(sql => sql`UPDATE ...`). */
   async write (fn, { keeper = context.current() } = {}) {

@@ -54,7 +54,7 @@ class Router {
 
   constructor ({
     primary, replicas = [], log = console.warn, mode = 'wait', wait = 500, deadline = 2000, strict = false, breaker
-  }) {
+  }, kind) {
     if (!primary) throw new TypeError('ryw: a primary is needed')
     this.counters = {
       reads: {}, fallbacks: {}, waits: 0, lost: 0, foreign: 0, withoutKeeper: 0, late: 0, breakerOpened: 0
@@ -63,6 +63,7 @@ class Router {
     const node = (name, target) => new Node(name, target, { breaker, log, counters: this.counters })
     this.primary = node('primary', primary)
     this.replicas = replicas.map((target, n) => node(`replica${n + 1}`, target))
+    if (this.nodes.some(one => !one[kind])) throw new TypeError('ryw: Ryw takes pools of pg, RywPostgres instances of postgres.js')
   }
 
   get nodes () { return [this.primary, ...this.replicas] }
@@ -70,9 +71,7 @@ class Router {
   keeper (text) { return new Keeper(text, { log: this.log }) }
 
   /** Runs fn with these tokens: a keeper, or text from a job's payload. */
-  run (keeper, fn, ...args) {
-    return context.run(keeper instanceof Keeper ? keeper : this.keeper(keeper), fn, ...args)
-  }
+  run (keeper, fn, ...args) { return context.run(keeper instanceof Keeper ? keeper : this.keeper(keeper), fn, ...args) }
 
   get current () { return context.current() }
 
@@ -85,9 +84,7 @@ class Router {
   }
 
   /** In audit mode: reads and stale reads by the line that called. */
-  get audit () {
-    return [...this.#sites].map(([site, seen]) => ({ site, ...seen })).sort((a, b) => b.stale - a.stale)
-  }
+  get audit () { return [...this.#sites].map(([site, seen]) => ({ site, ...seen })).sort((a, b) => b.stale - a.stale) }
 
   /** What each node can do, and what is then not guaranteed. */
   async capabilities () {
@@ -132,10 +129,7 @@ class Router {
       const node = nodes[i]
       const left = read.ends - now()
       if (left <= 0) break
-      if (again !== node && node !== this.primary && !node.breaker.allows()) {
-        i++
-        continue
-      }
+      if (again !== node && node !== this.primary && !node.breaker.allows() && ++i) continue
       try {
         return { result: await this.#once(read, node, Math.min(read.wait, left / (nodes.length - i))) }
       } catch (err) {
@@ -203,8 +197,8 @@ class Router {
     const plain = /^0-[0-9A-F]+-0$/.test(text)
     if (ryw && !plain) return { guarded: true }
     if (!ryw && !plain) {
-      throw Object.assign(new Error(`ryw is not on ${node.name}, and the token is of a server that has it`),
-        { code: '55000', inGuard: true })
+      const err = new Error(`ryw is not on ${node.name}, and the token is of a server that has it`)
+      throw Object.assign(err, { code: '55000', inGuard: true })
     }
     const ask = (question, values) => node.ask(client, question, values, patience)
     return { reached: await waitPlain(ask, version, text, timeout, audit) }

@@ -14,8 +14,7 @@ const { Router, finishTransaction } = require('./router')
 
 class Ryw extends Router {
   constructor (options) {
-    super(options)
-    if (this.nodes.some(node => !node.pool)) throw new TypeError('ryw: Ryw takes pools of pg; postgres.js has RywPostgres')
+    super(options, 'pool')
     attachPool(this.primary.pool, this)
     /** For ORMs: a pool whose clients read from the replicas behind the wait. */
     this.readPool = new ReadPool(this)

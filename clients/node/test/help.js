@@ -5,6 +5,7 @@
 
 const { execFileSync } = require('node:child_process')
 const pg = require('pg')
+const { Keeper } = require('ryw')
 
 const env = name => {
   const value = process.env[`RYW_${name}`]
@@ -95,6 +96,9 @@ async function atOnce (n, width, fn) {
 const pgCtl = (name, ...args) =>
   execFileSync(`${env('BIN')}/pg_ctl`, [...args, '-s', '-D', env(`DATA_${name}`)], { stdio: 'ignore' })
 
+/** Would a keeper of this one's tokens be waited for long enough? */
+const covers = (keeper, text) => new Keeper(keeper.text).add(text).text === keeper.text
+
 const quiet = () => {}
 
-module.exports = { env, parts, pool, closePools, sql, poll, pause, resume, caughtUp, delay, table, atOnce, pgCtl, quiet }
+module.exports = { env, parts, pool, closePools, sql, poll, pause, resume, caughtUp, delay, table, atOnce, pgCtl, covers, quiet }

@@ -58,7 +58,8 @@ my $nodes = start_cluster(replicas => [qw(replica1 replica2)]);
 my ($primary, $replica1, $replica2) = @$nodes{qw(primary replica1 replica2)};
 my $bare = PostgreSQL::Test::Cluster->new('bare');
 $bare->init(allows_streaming => 1);
-$bare->append_conf('postgresql.conf', 'max_connections = 60');
+$bare->append_conf('postgresql.conf',
+	"max_connections = 60\nlog_statement = none\nlog_line_prefix = '%m [%p] %e '\n");
 $bare->start;
 $bare->backup('base');
 my $bare_replica = PostgreSQL::Test::Cluster->new('bare_replica');

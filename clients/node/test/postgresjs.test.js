@@ -1,0 +1,118 @@
+'use strict'
+
+const test = require('node:test')
+const assert = require('node:assert/strict')
+const postgres = require('postgres')
+const { RywPostgres, TokenLost } = require('ryw')
+const h = require('./help')
+
+const opened = []
+const open = (name, options) => {
+  const sql = postgres({ ...h.parts(name), max: 5, onnotice: h.quiet, ...options })
+  opened.push(sql)
+  return sql
+}
+const make = (options, ofPrimary) => new RywPostgres({
+  primary: open('PRIMARY', ofPrimary), replicas: [open('REPLICA1'), open('REPLICA2')], log: h.quiet, ...options
+})
+const write = (db, id, version) => db.write(sql => sql`UPDATE js SET version = ${version} WHERE id = ${id}`)
+const read = async (db, id) => (await db.read(sql => sql`SELECT version, pg_is_in_recovery() AS standby FROM js WHERE id = ${id}`))[0]
+
+test.before(async () => {
+  await h.delay('REPLICA1', 150)
+  await h.delay('REPLICA2', 300)
+  await h.table('js', 100)
+})
+test.afterEach(() => Promise.all(opened.splice(0).map(sql => sql.end({ timeout: 1 }))))
+
+test('postgres.js: 50 users on 5 connections, write() and transaction()', async () => {
+  const db = make()
+  const off = make({ mode: 'off' })
+  for (const [which, most, least] of [[db, 0, 0], [off, 100, 40]]) {
+    let stale = 0
+    const keepers = await h.atOnce(50, 50, i => which.run('', async () => {
+      await write(which, i + 1, i + 1000)
+      if ((await read(which, i + 1)).version !== i + 1000) stale++
+      await which.transaction(sql => sql`UPDATE js SET version = ${i + 2000} WHERE id = ${i + 1}`)
+      if ((await read(which, i + 1)).version !== i + 2000) stale++
+      return which.current.text
+    }))
+    assert.ok(stale >= least && stale <= most, `${which.mode}: ${stale} stale`)
+    assert.equal(new Set(keepers).size, 50)
+  }
+  assert.ok(db.counters.reads.replica1 > 0 && db.counters.reads.replica2 > 0)
+})
+
+test('postgres.js: ryw_token() of the last user of a connection is not taken', async () => {
+  const db = make({}, { max: 1 })
+  await db.run('', () => write(db, 60, 1))
+  const ann = (await db.primary.sql`SELECT ryw_token()::text AS at`)[0].at
+  assert.ok(ann, 'control: the connection still tells it')
+  await h.sql('PRIMARY', 'UPDATE js SET version = 1 WHERE id = 61')
+  await db.run('', async () => {
+    await write(db, -1, 1) // changes nothing, as a retry does whose write is done
+    assert.notEqual(db.current.text, ann)
+    assert.equal(db.current.size, 1, 'but what it can have seen is covered')
+    assert.ok(h.covers(db.current, ann))
+  })
+  await db.primary.sql`DISCARD ALL`
+  await db.run('', async () => {
+    await write(db, 61, 2)
+    assert.equal((await read(db, 61)).version, 2)
+  })
+})
+
+test('postgres.js: errors of the statement, and a transaction that is rolled back', async () => {
+  const db = make()
+  await db.run('', async () => {
+    await assert.rejects(write(db, 'x', 1))
+    await assert.rejects(db.read(sql => sql`SELECT 1/${0}::int`), { code: '22012' })
+    await assert.rejects(db.transaction(async sql => {
+      await sql`UPDATE js SET version = 1 WHERE id = 1`
+      throw new Error('no')
+    }), /no/)
+    assert.equal(db.current.text, '')
+    await assert.rejects(db.read(sql => sql`DELETE FROM js`), { code: '25006' })
+    await write(db, 62, 3)
+    assert.equal((await read(db, 62)).version, 3)
+  })
+})
+
+test('postgres.js: fallback, TokenLost and audit', async () => {
+  const db = make({ wait: 50 })
+  await Promise.all(['REPLICA1', 'REPLICA2'].map(h.pause))
+  try {
+    await db.run('', async () => {
+      await write(db, 63, 4)
+      assert.deepEqual({ ...await read(db, 63) }, { version: 4, standby: false })
+      await assert.rejects(db.read(async sql => {
+        await sql`SELECT 1`
+        return sql`DELETE FROM js`
+      }), { code: '25006' }, 'the primary is read in READ ONLY too')
+      const audit = make({ mode: 'audit' })
+      await audit.run(db.current, () => read(audit, 63))
+      assert.deepEqual(audit.audit.map(({ reads, stale }) => ({ reads, stale })), [{ reads: 1, stale: 1 }])
+      assert.match(audit.audit[0].site, /postgresjs\.test\.js/)
+    })
+  } finally {
+    await Promise.all(['REPLICA1', 'REPLICA2'].map(h.resume))
+  }
+  await db.run('', async () => {
+    await write(db, 64, 5)
+    const [timeline,, tag] = db.current.text.split('-')
+    db.current.add(`${timeline}-FFFFFFFF0000-${tag}`)
+    await assert.rejects(read(db, 64), err => err instanceof TokenLost)
+    assert.equal(db.current.text, '')
+  })
+})
+
+test('postgres.js: statement caches after a change of the table', async () => {
+  const db = make()
+  await db.run('', async () => {
+    const all = () => db.read(sql => sql`SELECT * FROM js WHERE id = ${65}`)
+    await Promise.all(Array.from({ length: 10 }, all))
+    await db.write(sql => sql`ALTER TABLE js ADD COLUMN IF NOT EXISTS further int DEFAULT 5`)
+    const rows = (await Promise.all(Array.from({ length: 10 }, all))).map(([row]) => row.further)
+    assert.deepEqual(new Set(rows), new Set([5]))
+  })
+})

@@ -17,7 +17,7 @@ from sqlalchemy.sql.selectable import SelectBase
 
 from .capture import after_commit, reported
 from .keeper import current
-from .routing import ONCE_MORE, Router, drive, guard, is_broken, sqlstate
+from .routing import ONCE_MORE, Router, drive, guard, in_one_message, is_broken, sqlstate
 
 _REPLICA, _PRIMARY = "ryw replica", "ryw primary"  # in Session.info, for one transaction
 
@@ -96,7 +96,9 @@ class _Routed(Session):
                     result = conn.exec_driver_sql(sql)
                     return result.fetchone() if wanted else None
 
-                drive(guard(plan, run, *(conn.dialect.server_version_info[:1] or (0,))))
+                drive(guard(plan, run, conn.dialect.server_version_info[0] * 10000))
+                if not node.primary and not in_one_message(plan):
+                    conn.connection.rollback()  # the snapshot that polling may have taken
             except Exception as error:
                 if conn is not None and node.primary:
                     conn.connection.rollback()

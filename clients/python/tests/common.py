@@ -5,7 +5,10 @@ RYW_PRIMARY, RYW_REPLICA1, RYW_REPLICA2 (which applies 300 ms late): connection 
 import os
 import pathlib
 import re
+import selectors
+import socket
 import sys
+import threading
 import time
 import unittest
 
@@ -113,3 +116,44 @@ def isolation(level):
 def end_backends(conninfo):
     sql(conninfo, "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
         " WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+
+
+class Proxy:
+    """Passes bytes on, and counts how often the client speaks after the server has."""
+
+    def __init__(self, conninfo):
+        self.target = parts(conninfo)
+        self.trips = 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.dsn = (f"host=127.0.0.1 port={self.listener.getsockname()[1]} sslmode=disable"
+                    f" gssencmode=disable user={self.target['user']} dbname={self.target['dbname']}")
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            try:
+                client, _ = self.listener.accept()
+            except OSError:
+                return
+            host = self.target["host"]
+            if host.startswith("/"):
+                server = socket.socket(socket.AF_UNIX)
+                server.connect(f"{host}/.s.PGSQL.{self.target['port']}")
+            else:
+                server = socket.create_connection((host, self.target["port"]))
+            threading.Thread(target=self.pass_on, args=(client, server), daemon=True).start()
+
+    def pass_on(self, client, server):
+        last = server
+        with selectors.DefaultSelector() as selector, client, server:
+            selector.register(client, selectors.EVENT_READ, server)
+            selector.register(server, selectors.EVENT_READ, client)
+            while True:
+                for key, _ in selector.select():
+                    data = key.fileobj.recv(65536)
+                    if not data:
+                        return
+                    if key.fileobj is client and last is server:
+                        self.trips += 1
+                    last = key.fileobj
+                    key.data.sendall(data)

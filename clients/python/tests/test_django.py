@@ -253,6 +253,27 @@ class Django(conformance.Conformance, common.Case):
         stats = self.router.stats.snapshot()
         self.assertEqual(sum(stats["reads"].values()), 1)
 
+    def test_round_trips(self):
+        """One more for each request and token; the second read costs nothing more."""
+        proxy = common.Proxy(common.FAST)
+        self.addCleanup(proxy.listener.close)
+        known = connections["replica1"].settings_dict
+        before = dict(known)
+        self.addCleanup(known.update, before)
+        known.update(HOST="127.0.0.1", PORT=common.parts(proxy.dsn)["port"],
+                     OPTIONS={"sslmode": "disable", "gssencmode": "disable"})
+        self.router.replicas = self.router.replicas[:1]
+        trips = []
+        for n in range(1, 4):
+            with ryw.session():
+                self.set(n)
+                common.caught_up()
+                for _ in range(2):
+                    proxy.trips = 0
+                    self.assertEqual(self.get(), n)
+                    trips.append(proxy.trips)
+        self.assertEqual(trips[2:], [2, 1, 2, 1])
+
     def test_for_update_and_save(self):
         with ryw.session(), transaction.atomic():
             profile = Profile.objects.select_for_update().get(id=1)

@@ -204,6 +204,18 @@ class SQLAlchemy(conformance.Conformance, common.Case):
                 self.assertEqual(self.get(), n)
         self.assertGreater(self.router.stats.snapshot()["reads"].get("replica1", 0), 0)
 
+    def test_polling_in_repeatable_read(self):
+        """Without the extension: the snapshot must not be that of the first poll."""
+        common.hide_tokens(True)
+        self.addCleanup(common.hide_tokens, False)
+        self.remake(engine={"isolation_level": "REPEATABLE READ"}, extension=False)
+        self.router.wait, self.router.replicas = 1.0, self.router.replicas[1:]
+        with ryw.session():
+            for n in range(1, 4):
+                self.set(n)
+                self.assertEqual(self.get(), n)
+        self.assertEqual(self.router.stats.snapshot()["reads"], {"replica2": 3})
+
 
 class AsyncIO(common.Case):
     def test_async_session(self):

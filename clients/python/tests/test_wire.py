@@ -1,8 +1,5 @@
 """Round trips, counted on the wire."""
 import asyncio
-import selectors
-import socket
-import threading
 
 import asyncpg
 import common
@@ -14,51 +11,10 @@ import ryw.psycopg
 import ryw.psycopg2
 
 
-class Proxy:
-    """Passes bytes on, and counts how often the client speaks after the server has."""
-
-    def __init__(self, conninfo):
-        self.target = common.parts(conninfo)
-        self.trips = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.dsn = (f"host=127.0.0.1 port={self.listener.getsockname()[1]} sslmode=disable"
-                    f" gssencmode=disable user={self.target['user']} dbname={self.target['dbname']}")
-        threading.Thread(target=self.accept, daemon=True).start()
-
-    def accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            host = self.target["host"]
-            if host.startswith("/"):
-                server = socket.socket(socket.AF_UNIX)
-                server.connect(f"{host}/.s.PGSQL.{self.target['port']}")
-            else:
-                server = socket.create_connection((host, self.target["port"]))
-            threading.Thread(target=self.pass_on, args=(client, server), daemon=True).start()
-
-    def pass_on(self, client, server):
-        last = server
-        with selectors.DefaultSelector() as selector, client, server:
-            selector.register(client, selectors.EVENT_READ, server)
-            selector.register(server, selectors.EVENT_READ, client)
-            while True:
-                for key, _ in selector.select():
-                    data = key.fileobj.recv(65536)
-                    if not data:
-                        return
-                    if key.fileobj is client and last is server:
-                        self.trips += 1
-                    last = key.fileobj
-                    key.data.sendall(data)
-
-
 class Wire(common.Case):
     def setUp(self):
         common.table()
-        self.primary, self.replica = Proxy(common.PRIMARY), Proxy(common.FAST)
+        self.primary, self.replica = common.Proxy(common.PRIMARY), common.Proxy(common.FAST)
         self.addCleanup(self.primary.listener.close)
         self.addCleanup(self.replica.listener.close)
 
@@ -113,3 +69,32 @@ class Wire(common.Case):
             return write, read
         # the pool's own RESET at the end of each; guard, statement, ROLLBACK
         self.assertEqual(asyncio.run(work()), ((4, 0), (0, 4)))
+
+    def test_sqlalchemy(self):
+        """One more than without ryw: BEGIN, the wait, SELECT, ROLLBACK."""
+        try:
+            import ryw.sqlalchemy
+            import sqlalchemy
+            from sqlalchemy.orm import sessionmaker
+        except ImportError as error:
+            self.skipTest(str(error))
+        primary, replica = [sqlalchemy.create_engine(f"postgresql://{p['user']}@/{p['dbname']}"
+                            f"?host={p['host']}&port={p['port']}&sslmode=disable&gssencmode=disable")
+                            for p in (common.parts(proxy.dsn)
+                                      for proxy in (self.primary, self.replica))]
+        column = sqlalchemy.column("version")
+        read = sqlalchemy.select(column).select_from(sqlalchemy.table("profiles", column))
+        plain, routed = sessionmaker(replica), ryw.sqlalchemy.install(primary, [replica], wait=2.0)
+        trips = []
+        for maker in (plain, routed):
+            with ryw.session():
+                for _ in range(3):
+                    with primary.begin() as conn:
+                        conn.execute(sqlalchemy.text("UPDATE profiles SET version = 1"))
+                    self.trips()
+                    with maker() as session:
+                        session.execute(read).first()
+                    trips.append(self.trips())
+        self.assertEqual((trips[2], trips[5]), ((0, 3), (0, 4)))
+        primary.dispose()
+        replica.dispose()

@@ -99,7 +99,7 @@ for (const kind of ['express', 'fastify']) {
     const db = make()
     const base = await listen(db, kind)
     const off = await listen(make({ mode: 'off' }), kind)
-    for (const [where, most, least] of [[base, 0, 0], [off, 100, 80]]) {
+    for (const [where, most, least] of [[base, 0, 0], [off, 100, 50]]) {
       let stale = 0
       await h.atOnce(50, 50, async i => {
         const browser = new Browser(where)

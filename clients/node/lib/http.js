@@ -77,8 +77,6 @@ module.exports = {
         req.ryw = request.keeper
         context.run(request.keeper, next)
       })
-      // The body is read in events of the socket: once more behind them.
-      app.addHook('preValidation', (req, reply, next) => context.run(req.ryw, next))
       app.addHook('onSend', async (req, reply) => {
         const { cookies, token } = requests.get(req).headers()
         cookies.forEach(cookie => reply.header('Set-Cookie', cookie))

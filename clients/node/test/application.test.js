@@ -19,7 +19,7 @@ const write = (db, id, version) => db.query('UPDATE profiles SET version = $2 WH
 const read = async (db, id) => (await db.read('SELECT version FROM profiles WHERE id = $1', [id])).rows[0].version
 
 test.before(async () => {
-  await h.delay('REPLICA1', 40)
+  await h.delay('REPLICA1', 100)
   await h.delay('REPLICA2', 300)
   await h.table('profiles', 200)
 })

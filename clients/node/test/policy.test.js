@@ -162,8 +162,9 @@ test('a conflict with recovery (40001) on a real replica is read again', async (
     db.replicas = [db.replicas[0]]
     // Reads that hold the table while it is changed: cancelled, then read again.
     const reads = Promise.all(Array.from({ length: 5 }, () =>
-      db.read('SELECT version, pg_sleep(0.3) FROM policy WHERE id = 1', [], { keeper, deadline: 10000 })))
-    await new Promise(resolve => setTimeout(resolve, 100))
+      db.read('SELECT version, pg_sleep(0.7) FROM policy WHERE id = 1', [], { keeper, deadline: 10000 })))
+    await h.poll(async () => (await h.sql('REPLICA1',
+      "SELECT count(*)::int AS n FROM pg_stat_activity WHERE wait_event = 'PgSleep'"))[0].n === 5)
     await h.sql('PRIMARY', 'ALTER TABLE policy ADD COLUMN IF NOT EXISTS more int')
     const versions = (await reads).map(({ rows }) => rows[0].version)
     assert.deepEqual(new Set(versions), new Set([60]))
@@ -279,6 +280,9 @@ test('statement caches: prepared names after a change of the table, after errors
     await h.resume('REPLICA1')
   }
   await h.caughtUp()
+  const text = 'SELECT version FROM policy WHERE id = $1'
+  const { rows } = await db.readTransaction(client => client.query(named('one', text, [1])), { keeper })
+  assert.equal(rows[0].version, 96, 'nor does the driver believe so')
   assert.equal((await one()).rows[0].version, 96)
   // Nor has a statement that cannot be parsed; one that fails later has been.
   const bad = () => db.read(named('bad', 'SELECT nothing FROM policy'), undefined, { keeper })
@@ -300,6 +304,15 @@ test('in a transaction on a replica: REPEATABLE READ sees the write', async () =
     }, { keeper, isolation: 'REPEATABLE READ' })
     assert.deepEqual(rows, [{ version: i, standby: true }, { version: i, standby: true }])
   }
+})
+
+test('REPEATABLE READ as the default of a replica\'s connections: the primary answers', async () => {
+  const db = make()
+  db.replicas = [db.replicas[0]]
+  db.replicas[0].pool.options.options = '-c default_transaction_isolation=repeatable\\ read'
+  const { rows } = await db.read(SELECT, [1], { keeper: await write(db, 111) })
+  assert.deepEqual(rows, [{ version: 111, standby: false }])
+  assert.deepEqual(db.counters.fallbacks, { RY004: 2 })
 })
 
 test('audit mode does not wait, and counts by the line that called', async () => {

@@ -407,22 +407,12 @@ const char *
 ryw_views_age_reason(const RywAge *age)
 {
 	static RywPicture seen;		/* too large for the stack */
+	const char *obstacle = ryw_replay_obstacle();
 	RywHere		here;
 
 	ryw_views_look(&here, &seen);
-	switch (ryw_replay_state())
-	{
-		case RYW_REPLAY_PAUSED:
-			return "replay_paused";
-		case RYW_REPLAY_BLOCKED:
-			return "replay_blocked";
-		case RYW_REPLAY_DELAYED:
-			return "apply_delayed";
-		case RYW_REPLAY_NOT_STREAMING:
-			return "not_streaming";
-		case RYW_REPLAY_RUNNING:
-			break;
-	}
+	if (obstacle != NULL)
+		return obstacle;
 	if (here.interval_us > 0 && !is_heard(&here))
 		return "silent";
 	return age->age_us == RYW_UNKNOWN_US || here.interval_us == 0 ?

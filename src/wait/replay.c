@@ -351,6 +351,26 @@ ryw_replay_state(void)
 	return RYW_REPLAY_RUNNING;
 }
 
+/* What keeps replay from going on, in one word; NULL: nothing. */
+const char *
+ryw_replay_obstacle(void)
+{
+	switch (ryw_replay_state())
+	{
+		case RYW_REPLAY_PAUSED:
+			return "replay_paused";
+		case RYW_REPLAY_BLOCKED:
+			return "replay_blocked";
+		case RYW_REPLAY_DELAYED:
+			return "apply_delayed";
+		case RYW_REPLAY_NOT_STREAMING:
+			return "not_streaming";
+		case RYW_REPLAY_RUNNING:
+			break;
+	}
+	return NULL;
+}
+
 /*
  * How many bytes replay gets through in a millisecond, from where it was when
  * this was asked before.  Zero when that is not known, or when it stood still.

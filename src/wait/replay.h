@@ -36,6 +36,7 @@ extern bool ryw_replay_awaited_lock(LOCKTAG *tag);
 extern bool ryw_replay_waits_for_all(void);
 extern bool ryw_replay_has_ended(void);
 extern RywReplayState ryw_replay_state(void);
+extern const char *ryw_replay_obstacle(void);
 extern double ryw_replay_speed(XLogRecPtr lsn);
 
 #endif							/* RYW_REPLAY_H */

@@ -55,6 +55,8 @@
 const char *
 ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
 {
+	const char *obstacle;
+
 	switch (verdict)
 	{
 		case RYW_REACHED:
@@ -72,19 +74,9 @@ ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
 
 	if (position->is_primary)
 		return "committing";
-	switch (ryw_replay_state())
-	{
-		case RYW_REPLAY_PAUSED:
-			return "replay_paused";
-		case RYW_REPLAY_BLOCKED:
-			return "replay_blocked";
-		case RYW_REPLAY_DELAYED:
-			return "apply_delayed";
-		case RYW_REPLAY_NOT_STREAMING:
-			return "not_streaming";
-		case RYW_REPLAY_RUNNING:
-			break;
-	}
+	obstacle = ryw_replay_obstacle();
+	if (obstacle != NULL)
+		return obstacle;
 	return verdict == RYW_NEWER_TIMELINE ? "newer_timeline" : "replaying";
 }
 

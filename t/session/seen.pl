@@ -295,7 +295,8 @@ foreach my $format (sort keys %wait_of)
 		my ($plan) = eval { @{ decode_json($said) } };
 
 		is(ref($plan->{Plan}), 'HASH', 'JSON: the plan is where it was');
-		is($plan->{'Guard Wait Time'}, $ms, 'JSON: a number beside it') or diag($said);
+		cmp_ok($plan->{'Guard Wait Time'} // -1, '==', $ms, 'JSON: a number beside it')
+		  or diag($said);
 	}
 	ok(is_nested($said) && $said =~ /<Plan>/, 'XML: well formed') if $format eq 'XML';
 

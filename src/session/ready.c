@@ -105,7 +105,9 @@ was_fit(const RywSecond *second, const Demand *demand)
 static bool
 was_calm(const RywSecond *second, const Demand *demand)
 {
-	return second->staleness_us <= demand->calm_us && second->cut_off_us < 0 &&
+	/* a connection that is made anew is not there for a moment */
+	return second->staleness_us <= demand->calm_us &&
+		second->cut_off_us <= demand->calm_us / 2 &&
 		second->missing_bytes <= demand->max_bytes / 2;
 }
 

@@ -131,6 +131,11 @@ ok( poll_until(
 			(sql($primary, 'SELECT max(client_addr::text) FROM pg_stat_replication') // '') =~ /^127/;
 		}),
 	's90: through a proxy');
+ok( poll_until(
+		sub {
+			(sql($replica, 'SELECT status FROM pg_stat_wal_receiver') // '') eq 'streaming';
+		}),
+	's90: and streaming');	# from 19 on it is connecting until then
 comes_to_be($r, [ '3s', 100_000_000 ], 'ready', 30, 's90: ready over it');
 stop_link($proxy);
 comes_to_be($r, [ '3s', 100_000_000 ], 'too_old', 10, 's90: dead link: too old');

@@ -312,7 +312,7 @@ foreach my $form (sort keys %forms)
 		my $conn = wire($replica);
 
 		$conn->query("SET ryw.wait_timeout = '60s'");
-		$conn->query("SET statement_timeout = '2s'")
+		$conn->query("SET statement_timeout = '5s'")
 		  if $how eq 'statement_timeout';
 		$conn->send_query($forms{$form}->($never));
 		wait_for_waiters($replica, 1);

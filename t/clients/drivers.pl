@@ -72,6 +72,35 @@ sub php
 		[ 'php', '-r', "exit(extension_loaded('$extension') ? 0 : 1);" ], 'php', "$examples/$file");
 }
 
+sub java
+{
+	my ($file) = @_;
+	my @jars = map { found("/usr/share/java/$_.jar") } qw(postgresql HikariCP slf4j-api slf4j-nop);
+	my $path = join ':', grep { defined } @jars, $place;
+
+	return \'no JDBC driver, HikariCP or SLF4J' if grep { !defined } @jars;
+	return \'no javac' if fails(qw(javac -version));
+	my $wrong = fails('javac', '-Xlint:all', '-cp', $path, '-d', $place, "$examples/$file");
+	die $wrong if $wrong;
+	return ('java', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', $path, 'Jdbc');
+}
+
+# With Debian's packages of Go, which need no network.
+sub go
+{
+	my ($file, $package) = @_;
+	my $program = $file =~ s/\.go$/.go.out/r;
+	local @ENV{qw(GOPATH GO111MODULE GOCACHE GOFLAGS HOME)} =
+	  ('/usr/share/gocode', 'off', "$place/gocache", '-p=1', $place);
+
+	return \'no Go' if fails(qw(go version));
+	return \"no $package" unless -d "/usr/share/gocode/src/$package";
+	my $wrong = fails('go', 'vet', "$examples/$file")
+	  // fails('go', 'build', '-o', "$place/$program", "$examples/$file");
+	die $wrong if $wrong;
+	return "$place/$program";
+}
+
 # Name, the Debian package whose version is shown, and what makes a command of it,
 # or a reference to the reason why not.
 my @programs = (
@@ -84,6 +113,12 @@ my @programs = (
 		sub { php('pgsql', 'php_pgsql.php') } ],
 	[ 'PHP PDO', 'php8.2-pgsql',
 		sub { php('pdo_pgsql', 'php_pdo.php') } ],
+	[ 'JDBC and HikariCP', 'libpostgresql-jdbc-java', sub { java('Jdbc.java') } ],
+	[ 'pgx', 'golang-github-jackc-pgx-v4-dev', sub { go('go_pgx.go', 'github.com/jackc/pgx/v4') } ],
+	[ 'lib/pq', 'golang-github-lib-pq-dev', sub { go('go_libpq.go', 'github.com/lib/pq') } ],
+	[ 'ActiveRecord', 'ruby-activerecord',
+		sub { script('no ActiveRecord with pg', [qw(/usr/bin/ruby -r active_record -r pg -e 1)],
+				'/usr/bin/ruby', "$examples/active_record.rb") } ],
 );
 
 sub package_version
@@ -111,7 +146,7 @@ sql($primary, q{INSERT INTO profiles VALUES (1, 'Ann', 1)});
 sub url
 {
 	my ($node) = @_;
-	return sprintf('postgresql://%s:none@127.0.0.1:%d/postgres', $user, $node->port);
+	return sprintf('postgresql://%s:none@127.0.0.1:%d/postgres?sslmode=disable', $user, $node->port);
 }
 
 # Runs a program; what its last line says, and all it has said.
@@ -157,9 +192,10 @@ sub read_own_writes
 	  or show($off);
 	is("$on->{written} $on->{stale} $on->{lost}", TIMES . ' 0 0', "$name: with them none is")
 	  or show($on);
-	cmp_ok($on->{primary}, '<', TIMES / 2, "$name: the replicas serve them");
+	cmp_ok($on->{written} - $on->{primary}, '>', TIMES / 2, "$name: the replicas serve most");
 	like($on->{codes}, qr/^RY003 RY003\b/, "$name: of another cluster, says the primary too");
-	unlike($on->{token}, qr/${\FOREIGN}/, "$name: that token is dropped");
+	like($on->{token}, qr/^1-[0-9A-F]+-[0-9A-F]+$/, "$name: that token is dropped");
+	isnt($on->{token}, FOREIGN, "$name: and another is there");
 	@$program{qw(stale control fallbacks token)} =
 	  (@$on{qw(stale)}, $off->{stale}, $on->{fallbacks}, $on->{token});
 	return;
@@ -185,11 +221,11 @@ sub go_to_primary
 sub be_told
 {
 	my ($program) = @_;
-	my $result = result_of($program, { COUNT => 6, TOKEN => $program->{token}, GUARD => 'on' },
+	my $result = result_of($program, { COUNT => 4, TOKEN => $program->{token}, GUARD => 'on' },
 		$replica1, $replica2, $primary);
 	my $name = $program->{name};
 
-	is("$result->{told} $result->{lost} $result->{stale} $result->{written}", '1 1 0 6',
+	is("$result->{told} $result->{lost} $result->{stale} $result->{written}", '1 1 0 4',
 		"$name: a lost write is told once, and reads go on")
 	  or show($result);
 	like($result->{codes}, qr/\bRY002\b.*\b08\w{3}\b/, "$name: a node that is down is passed over")
@@ -208,7 +244,7 @@ my (@ready, @rows);
 foreach (@programs)
 {
 	my ($name, $package, $make) = @$_;
-	next if @wanted && !grep { $_ eq $name } @wanted;
+	next if @wanted && !grep { index($name, $_) >= 0 } @wanted;
 	my %program = (name => $name, version => package_version($package));
 	my @command = eval { $make->() };
 

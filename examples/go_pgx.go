@@ -1,49 +1,198 @@
-// Read your own write with Go and pgx.
+// Read your own writes with Go and pgx: write on the primary, read on replicas.
 //
 //	go mod init example && go get github.com/jackc/pgx/v4
-//	go run go_pgx.go "$PRIMARY" "$REPLICA"
+//	go run go_pgx.go "$PRIMARY" "$REPLICA1" "$REPLICA2"
 //
-// Run with Go 1.19 and pgx 4.15.0.  With pgx 5 only the import path differs;
+// COUNT, TOKEN and GUARD in the environment are explained in README.md.
+// Run with Go 1.19 and pgx 4.15.0.  With pgx 5 only the import paths differ;
 // that was not run.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"os"
+	"strconv"
+	"strings"
+	"time"
 
-	"github.com/jackc/pgx/v4"
+	"github.com/jackc/pgconn"
+	"github.com/jackc/pgx/v4/pgxpool"
 )
 
+const (
+	wait     = 300 * time.Millisecond // on one node
+	deadline = 2 * time.Second        // for one read, over all nodes
+)
+
+// ErrTokenLost says that a failover has undone a write of this user.
+var ErrTokenLost = errors.New("token lost: a write of yours is gone")
+
+// Tokens are those of one user: what the next request gets from a cookie.  Guard
+// them by a mutex where requests of one user share them.
+type Tokens []string
+
+// Keep adds a token.  Same timeline and tag: the greater LSN, as a number.  Else both.
+func (set Tokens) Keep(token string) Tokens {
+	tli, lsn, tag, ok := parts(token)
+	if !ok {
+		return set
+	}
+	for i, old := range set {
+		if tli2, lsn2, tag2, _ := parts(old); tli == tli2 && tag == tag2 {
+			if lsn > lsn2 {
+				set[i] = token
+			}
+			return set
+		}
+	}
+	if len(set) == 8 {
+		set = set[1:] // the first is the oldest
+	}
+	return append(set, token)
+}
+
+func (set Tokens) String() string { return strings.Join(set, ".") }
+
+func parts(token string) (tli string, lsn uint64, tag string, ok bool) {
+	field := strings.Split(token, "-")
+	if len(field) != 3 {
+		return
+	}
+	lsn, err := strconv.ParseUint(field[1], 16, 64)
+	return field[0], lsn, field[2], err == nil
+}
+
+// Database has a pool for each node; the first is the primary.
+type Database struct {
+	nodes                []*pgxpool.Pool
+	fallbacks, onPrimary int
+}
+
+// Write runs a statement that returns a number, and keeps its token.
+func (db *Database) Write(ctx context.Context, set *Tokens, sql string) (n int, err error) {
+	conn, err := db.nodes[0].Acquire(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Release()
+	// Scan reads up to the end of the reply, and so to the token of this commit.
+	if err = conn.QueryRow(ctx, sql).Scan(&n); err == nil {
+		// No round trip.  Take it before the connection goes back to its pool.
+		*set = set.Keep(conn.Conn().PgConn().ParameterStatus("ryw.token"))
+	}
+	return n, err
+}
+
+// Read runs a query of a number that ends with its conditions: the guard is one more.
+func (db *Database) Read(ctx context.Context, set *Tokens, turn int, sql string) (n int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
+	defer cancel()
+	end, _ := ctx.Deadline()
+	last := len(db.nodes) - 1
+	again := false
+	for i := 0; ; db.fallbacks++ {
+		which := 0 // replicas first, each time another one; the primary at last
+		if i < last {
+			which = 1 + (turn+i)%last
+		}
+		left := time.Until(end)
+		if left > wait {
+			left = wait
+		}
+		err = db.nodes[which].QueryRow(ctx, sql+" AND ryw_require($1, $2)",
+			set.String(), left.Milliseconds()).Scan(&n)
+		if err == nil {
+			if which == 0 {
+				db.onPrimary++
+			}
+			return n, nil
+		}
+		code := "08000" // no connection, or it broke
+		var pgErr *pgconn.PgError
+		if errors.As(err, &pgErr) {
+			code = pgErr.Code
+		}
+		log.Printf("%s on node %d", code, which)
+		once := code == "RY004" || code == "40001"
+		switch {
+		case ctx.Err() != nil:
+			return 0, err
+		case code == "RY002":
+			var current string
+			err = db.nodes[0].QueryRow(ctx, "SELECT ryw_current_token()::text").Scan(&current)
+			if err != nil {
+				return 0, err
+			}
+			*set = Tokens{current}
+			return 0, ErrTokenLost
+		case code == "RY003" && i < last: // a node astray?  The primary knows
+			i = last
+		case code == "RY003": // of another cluster: dropped
+			*set = nil
+		case once && !again:
+			again = true
+		case i == last:
+			return 0, err
+		case once:
+			i = last
+		case code == "RY001" || code == "RY005" || code == "RY006" ||
+			strings.HasPrefix(code, "08") || strings.HasPrefix(code, "57P"):
+			i++
+		default:
+			return 0, err
+		}
+	}
+}
+
 func main() {
+	log.SetFlags(0)
 	ctx := context.Background()
-	primary, err := pgx.Connect(ctx, os.Args[1])
-	check(err)
-	defer primary.Close(ctx)
-	replica, err := pgx.Connect(ctx, os.Args[2])
-	check(err)
-	defer replica.Close(ctx)
-
-	var written, seen int
-	check(primary.QueryRow(ctx,
-		`UPDATE profiles SET version = version + 1
-		 WHERE id = 1 RETURNING version`).Scan(&written))
-
-	// No round trip: it came with the reply to the commit.  Take it before
-	// the connection goes back to its pool.
-	token := primary.PgConn().ParameterStatus("ryw.token")
-
-	check(replica.QueryRow(ctx,
-		`SELECT version FROM profiles
-		 WHERE id = 1 AND ryw_require($1, $2)`,
-		token, 5000).Scan(&seen))
-
-	fmt.Printf("written %d, token %s, seen %d\n", written, token, seen)
+	db := &Database{}
+	for _, url := range os.Args[1:] {
+		config, err := pgxpool.ParseConfig(url)
+		check(err)
+		config.LazyConnect = true // a replica may be down when we start
+		pool, err := pgxpool.ConnectConfig(ctx, config)
+		check(err)
+		defer pool.Close()
+		db.nodes = append(db.nodes, pool)
+	}
+	var set Tokens
+	for _, token := range strings.Split(os.Getenv("TOKEN"), ".") {
+		set = set.Keep(token)
+	}
+	times, err := strconv.Atoi(os.Getenv("COUNT"))
+	if err != nil {
+		times = 1
+	}
+	stale, lost := 0, 0
+	for turn := 0; turn < times; turn++ {
+		written, err := db.Write(ctx, &set,
+			"UPDATE profiles SET version = version + 1 WHERE id = 1 RETURNING version")
+		check(err)
+		if os.Getenv("GUARD") == "off" {
+			set = nil
+		}
+		seen, err := db.Read(ctx, &set, turn, "SELECT version FROM profiles WHERE id = 1")
+		for errors.Is(err, ErrTokenLost) {
+			lost++
+			fmt.Println(err)
+			seen, err = db.Read(ctx, &set, turn, "SELECT version FROM profiles WHERE id = 1")
+		}
+		check(err)
+		if seen < written {
+			stale++
+		}
+	}
+	fmt.Printf("%d written, %d stale, %d lost, %d on the primary, %d fallbacks, token %s\n",
+		times, stale, lost, db.onPrimary, db.fallbacks, set)
 }
 
 func check(err error) {
 	if err != nil {
-		log.Fatal(err) // *pgconn.PgError, Code RY001: not reached in time
+		log.Fatal(err)
 	}
 }

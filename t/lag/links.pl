@@ -180,7 +180,8 @@ else
 		my @said;
 		$start = now();
 		push @said, staleness($leaf) while now() - $start < 3;
-		ok(!(grep { defined && $_ < 3000 } @said), "$what: does not take its word");
+		ok(!(grep { defined && $_ < 3000 } @said), "$what: does not take its word")
+		  or diag(join "\n", @said, map { join ' ', map { $_ // '-' } %$_ } lag_rows($leaf));
 		stop_node(delete $nodes->{"leaf$offset"});
 	}
 }

@@ -168,6 +168,9 @@ END
 my @programs = (
 	[ 'libpq', 'libpq-dev', sub { cc('libpq.c') } ],
 	[ 'libpq, pipeline', 'libpq-dev', sub { cc('libpq_pipeline.c') } ],
+	[ 'psycopg', 'python3-psycopg',
+		sub { script('no psycopg 3', [qw(/usr/bin/python3 -c), 'import psycopg'],
+				'/usr/bin/python3', "$examples/python_psycopg.py") } ],
 	[ 'DBD::Pg', 'libdbd-pg-perl',
 		sub { script('no DBD::Pg', [qw(/usr/bin/perl -MDBD::Pg -e 1)],
 				'/usr/bin/perl', "$examples/dbd_pg.pl") } ],

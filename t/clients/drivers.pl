@@ -84,32 +84,74 @@ sub java
 	return ('java', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', $path, 'Jdbc');
 }
 
-# With Debian's packages of Go, which need no network.  That takes longest: it is
-# begun in the background, one after the other, and waited for when its turn comes.
-my @go = ([ 'go_pgx', 'github.com/jackc/pgx/v4' ], [ 'go_libpq', 'github.com/lib/pq' ]);
-my $going;
+# With Debian's packages of Go and Rust, which need no network.  That takes longest:
+# it is begun in the background, one after the other, and waited for when its turn
+# comes.
+my %slow = (
+	go_pgx => '/usr/share/gocode/src/github.com/jackc/pgx/v4',
+	go_libpq => '/usr/share/gocode/src/github.com/lib/pq',
+	tokio_postgres => '/usr/share/cargo/registry/tokio-postgres-*/Cargo.toml');
+my $building;
 
-sub begin_go
+sub begin_building
 {
 	my ($script, $log) = ('', '');
 
-	$script .= "go build -o $place/$_->[0].out $examples/$_->[0].go >$place/$_->[0].log 2>&1; "
-	  . "echo \$? >$place/$_->[0].rc.new; mv $place/$_->[0].rc.new $place/$_->[0].rc\n"
-	  foreach grep { -d "/usr/share/gocode/src/$_->[1]" } @go;
-	return if $script eq '' || fails(qw(go version));
-	local @ENV{qw(GOPATH GO111MODULE GOCACHE GOFLAGS HOME)} =
-	  ('/usr/share/gocode', 'off', "$place/gocache", '-p=1', $place);
-	$going = start([ 'sh', '-c', $script ], '<', \undef, '>&', \$log);
+	foreach my $name (sort keys %slow)
+	{
+		my $command = "go build -o $place/$name.out $examples/$name.go";
+
+		next if !found($slow{$name});
+		$command = crate($name) if $name eq 'tokio_postgres';
+		$script .= "($command) >$place/$name.log 2>&1; echo \$? >$place/rc; "
+		  . "mv $place/rc $place/$name.rc\n";
+	}
+	local @ENV{qw(GOPATH GO111MODULE GOCACHE GOFLAGS HOME CARGO_HOME RUSTC)} =
+	  ('/usr/share/gocode', 'off', "$place/gocache", '-p=1', $place, $place, '/usr/bin/rustc');
+	$building = start([ 'nice', 'sh', '-c', $script ], '<', \undef, '>&', \$log);
 	return;
 }
 
-sub go
+# A project for a program in Rust, of Debian's crates; the command that builds it.
+sub crate
 {
 	my ($name) = @_;
+	my $project = "$place/crate";
 
-	return \'no Go, or no such package of it'
-	  if !$going || !grep { $_->[0] eq $name && -d "/usr/share/gocode/src/$_->[1]" } @go;
-	poll_until(sub { -e "$place/$name.rc" }, 100) or die "go build $name does not end\n";
+	mkdir $_ or die "$_: $!" foreach $project, "$project/.cargo";
+	append_to_file("$project/Cargo.toml", <<END);
+[package]
+name = "$name"
+version = "0.0.0"
+edition = "2021"
+[[bin]]
+name = "$name"
+path = "$examples/$name.rs"
+[dependencies]
+tokio-postgres = "0.7"
+tokio = { version = "1", features = ["rt", "macros", "time"] }
+[profile.dev]
+debug = 0
+END
+	append_to_file("$project/.cargo/config.toml", <<'END');
+[source.crates-io]
+replace-with = "debian"
+[source.debian]
+directory = "/usr/share/cargo/registry"
+END
+	return "cd $project && /usr/bin/cargo build -q --offline -j1 && "
+	  . "cp target/debug/$name $place/$name.out";
+}
+
+# How long the others have taken does not count; a slow machine is no failure.
+sub built
+{
+	my ($name, $tool) = @_;
+
+	return \"no $tool" if fails($tool, 'version') && fails($tool, '--version');
+	return \"no $slow{$name}" if !found($slow{$name});
+	poll_until(sub { -e "$place/$name.rc" }, 50)
+	  or return \"$tool takes too long here";
 	die slurp_file("$place/$name.log") if slurp_file("$place/$name.rc") != 0;
 	return "$place/$name.out";
 }
@@ -117,7 +159,7 @@ sub go
 END
 {
 	my $status = $?;
-	$going->kill_kill if $going && $going->pumpable;
+	$building->kill_kill if $building;
 	$? = $status;
 }
 
@@ -126,6 +168,9 @@ END
 my @programs = (
 	[ 'libpq', 'libpq-dev', sub { cc('libpq.c') } ],
 	[ 'libpq, pipeline', 'libpq-dev', sub { cc('libpq_pipeline.c') } ],
+	[ 'psycopg', 'python3-psycopg',
+		sub { script('no psycopg 3', [qw(/usr/bin/python3 -c), 'import psycopg'],
+				'/usr/bin/python3', "$examples/python_psycopg.py") } ],
 	[ 'DBD::Pg', 'libdbd-pg-perl',
 		sub { script('no DBD::Pg', [qw(/usr/bin/perl -MDBD::Pg -e 1)],
 				'/usr/bin/perl', "$examples/dbd_pg.pl") } ],
@@ -141,8 +186,10 @@ my @programs = (
 	[ 'ActiveRecord', 'ruby-activerecord',
 		sub { script('no ActiveRecord with pg', [qw(/usr/bin/ruby -r active_record -r pg -e 1)],
 				'/usr/bin/ruby', "$examples/active_record.rb") } ],
-	[ 'pgx', 'golang-github-jackc-pgx-v4-dev', sub { go('go_pgx') } ],
-	[ 'lib/pq', 'golang-github-lib-pq-dev', sub { go('go_libpq') } ],
+	[ 'pgx', 'golang-github-jackc-pgx-v4-dev', sub { built('go_pgx', 'go') } ],
+	[ 'lib/pq', 'golang-github-lib-pq-dev', sub { built('go_libpq', 'go') } ],
+	[ 'tokio-postgres', 'librust-tokio-postgres-dev',
+		sub { built('tokio_postgres', '/usr/bin/cargo') } ],
 );
 
 sub package_version
@@ -265,7 +312,7 @@ sub be_told
 my @wanted = split ' ', $ENV{RYW_DRIVERS} // '';
 my (@ready, @rows);
 
-begin_go() if !@wanted || grep { /pgx|pq/ } @wanted;
+begin_building();
 foreach (@programs)
 {
 	my ($name, $package, $make) = @$_;
@@ -290,7 +337,8 @@ foreach (@programs)
 	read_own_writes(\%program);
 }
 
-if ($going) { $going->finish; undef $going; }
+$building->kill_kill;
+undef $building;
 cut_off($_) foreach $replica1, $replica2;
 go_to_primary($_) foreach @ready;
 stop_node($primary, 'immediate');

@@ -84,7 +84,8 @@ ryw_token_refuse_set(void)
 	ereport(ERROR,
 			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
 			 errmsg("a set has at most %d tokens", RYW_SET_MAX),
-			 errhint("Wait for the sets one by one, and drop the tokens that are lost.")));
+			 errhint("Wait for the sets one by one, and put ryw_current_token() "
+					 "of the primary in place of what is lost.")));
 }
 
 /* Read a set of tokens, one token for most; raises 22P02 and 54000. */

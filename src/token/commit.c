@@ -201,18 +201,21 @@ show_position(void)
 	RywPosition position;
 	RywToken	token;
 	bool		known;
+	uint32		tag;
 
 	/* first the tag, for its nonce is logged ahead of the position then */
 	token.tli = current_timeline();
-	known = ryw_timeline_known_tag(token.tli, &token.tag);
+	known = ryw_timeline_known_tag(token.tli, &tag);
 	pg_read_barrier();
 	ryw_position_visible_bound(&position);
-	token.lsn = position.lsn;
-	if (!known || position.tli != token.tli)
+	if (!known || position.tli != token.tli ||
+		!ryw_timeline_settle(&position) ||
+		!ryw_timeline_known_tag(token.tli, &token.tag) || token.tag != tag)
 	{
 		shown = no_token;
 		return;
 	}
+	token.lsn = position.lsn;
 	if (position.is_primary)
 		XLogSetAsyncXactLSN(position.lsn);
 	shown = token;
@@ -386,6 +389,12 @@ ryw_current_token_1_0(PG_FUNCTION_ARGS)
 	/* the nonce is logged ahead of the position, should this be the first */
 	(void) ryw_commit_required_tag(current_timeline());
 	ryw_position_visible_bound(&position);
+	if (!ryw_timeline_settle(&position))
+		ereport(ERROR,
+				(errcode(ERRCODE_RYW_UNVERIFIABLE),
+				 errmsg("no token can be made"),
+				 errdetail("The primary has started, and has not logged its lineage since."),
+				 errhint("It does so at once if ryw is in its shared_preload_libraries; try again.")));
 	token->lsn = position.lsn;
 	token->tli = position.tli;
 	token->tag = ryw_commit_required_tag(token->tli);

@@ -42,15 +42,15 @@ hash_number(uint32_t crc, uint64_t value, int nbytes)
 }
 
 /*
- * The tag of tli, which is the history's own timeline or one of its
- * ancestors: a hash of the system identifier, of each ancestor before tli
- * with the position where it was left, of tli itself and of its nonce.  It is
- * the same on every node that shares this past, whatever happened later.
+ * The tag of the first run of tli, which is the history's own timeline or one
+ * of its ancestors: a hash of the system identifier, of each ancestor before
+ * tli with the position where it was left, of tli itself and of its nonce.  It
+ * is the same on every node that shares this past, whatever happened later.
  * Returns false when the nonce is not known; timeline 1 needs none.
  */
-bool
-ryw_history_tag(const RywHistory *history, const RywLineage *lineage,
-				uint32_t tli, uint64_t system_identifier, uint32_t *tag)
+static bool
+first_tag(const RywHistory *history, const RywLineage *lineage,
+		  uint32_t tli, uint64_t system_identifier, uint32_t *tag)
 {
 	uint32_t	crc = hash_number(UINT32_C(0xFFFFFFFF), system_identifier, 8);
 	uint32_t	nonce;
@@ -74,6 +74,26 @@ ryw_history_tag(const RywHistory *history, const RywLineage *lineage,
 	return true;
 }
 
+/*
+ * The tag of tli as it is now: that of the first run, with the number of the
+ * newest boot in its lower half, by exclusive or.  So a node that does not know
+ * of the boot yet can still tell the token from one of another cluster.  Returns
+ * false when there is no tag, for want of a nonce or of a number.
+ */
+bool
+ryw_history_tag(const RywHistory *history, const RywLineage *lineage,
+				uint32_t tli, uint64_t system_identifier, uint32_t *tag)
+{
+	const RywBoot *boot = ryw_lineage_newest_boot(lineage, tli);
+
+	if (!first_tag(history, lineage, tli, system_identifier, tag))
+		return false;
+	if (boot == NULL)
+		return true;
+	*tag ^= boot->number;
+	return boot->number != 0;
+}
+
 /* The ancestor of this number, or NULL. */
 static const RywAncestor *
 find_ancestor(const RywHistory *history, uint32_t tli)
@@ -93,6 +113,36 @@ judge_position(uint64_t lsn, const RywPosition *position)
 	if (lsn <= position->lsn)
 		return RYW_REACHED;
 	return position->is_primary ? RYW_LOST : RYW_NOT_YET;
+}
+
+/*
+ * The verdict on a token of a timeline of this node, whose tag says that it was
+ * minted in the run of this number.
+ *
+ * A boot that is not known may just not have been replayed: whoever made the
+ * token had logged it before.  And a replica that has seen its primary start
+ * does not know whether that was after a crash until the primary has logged its
+ * lineage: whatever of the newest run lies behind the start may be of WAL that
+ * is no more.
+ */
+static RywVerdict
+judge_run(const RywLineage *lineage, uint16_t number, bool cut_off,
+		  const RywToken *token, const RywPosition *position)
+{
+	const RywRestart *restart = &lineage->restart;
+	RywVerdict	verdict = cut_off ? RYW_LOST :
+		judge_position(token->lsn, position);
+	uint64_t	end;
+
+	if (!ryw_lineage_find_boot(lineage, token->tli, number, &end))
+		return verdict == RYW_REACHED ? RYW_UNVERIFIABLE : verdict;
+	if (token->lsn > end)
+		return RYW_LOST;
+	if (verdict != RYW_REACHED || end != UINT64_MAX ||
+		restart->tli != token->tli || token->lsn <= restart->after)
+		return verdict;
+	return position->is_primary || position->tli > token->tli ? RYW_LOST :
+		RYW_RESTARTED;
 }
 
 /*
@@ -128,16 +178,14 @@ ryw_history_judge(const RywHistory *history, const RywLineage *lineage,
 	}
 	cut_off = ancestor != NULL && token->lsn > ancestor->end;
 
-	if (!ryw_history_tag(history, lineage, token->tli, system_identifier,
-						 &tag))
+	if (!first_tag(history, lineage, token->tli, system_identifier, &tag))
 		return !cut_off &&
 			judge_position(token->lsn, position) == RYW_NOT_YET ?
 			RYW_NOT_YET : RYW_UNVERIFIABLE;
-	if (token->tag != tag)
+	tag ^= token->tag;
+	if (tag > UINT16_MAX)
 		return RYW_FOREIGN;
-	if (cut_off)
-		return RYW_LOST;
-	return judge_position(token->lsn, position);
+	return judge_run(lineage, (uint16_t) tag, cut_off, token, position);
 }
 
 static bool

@@ -42,7 +42,8 @@ typedef enum RywVerdict
 	RYW_REACHED,				/* this node's WAL covers the token */
 	RYW_NOT_YET,				/* it will, when replay gets there */
 	RYW_NEWER_TIMELINE,			/* only once this node changes timeline */
-	RYW_LOST,					/* cut off by a failover, or beyond the end */
+	RYW_RESTARTED,				/* once it is known how the primary restarted */
+	RYW_LOST,					/* cut off by a failover or a crash, or beyond the end */
 	RYW_FOREIGN,				/* another cluster, or a diverged branch */
 	RYW_UNVERIFIABLE			/* the history or the nonce is not known */
 } RywVerdict;

@@ -18,17 +18,18 @@
 PG_FUNCTION_INFO_V1(ryw_merge_1_1);
 
 /*
- * Leave out what another token of the set covers: one of an older timeline, if
- * both are part of this node's history, below the ends of their timelines.  Who
- * reaches the newer one then shares that history.  What is lost stays, so that
- * it can be told, and so does what cannot be judged here.
+ * Leave out what another token of the set covers: one of an older timeline, or of
+ * an earlier run of a primary that has crashed, if both are part of this node's
+ * history, below the ends of their timelines and runs.  Who reaches the newer one
+ * then shares that history.  What is lost stays, so that it can be told, and so
+ * does what cannot be judged here.
  */
 static void
 leave_out_covered(RywTokenSet *set)
 {
 	RywTokenSet left = {0};
 	bool		reached[RYW_SET_MAX];
-	TimeLineID	newest = 0;
+	const RywToken *newest = NULL;
 	RywPosition position;
 
 	ryw_position_read(&position);
@@ -38,12 +39,13 @@ leave_out_covered(RywTokenSet *set)
 
 		reached[i] = !RywTokenIsBare(token) &&
 			ryw_timeline_verdict(token, &position) == RYW_REACHED;
-		if (reached[i])
-			newest = Max(newest, token->tli);
+		if (reached[i] &&
+			(newest == NULL || ryw_token_compare(token, newest) > 0))
+			newest = token;
 	}
 	for (int i = 0; i < set->n; i++)
 	{
-		if (!reached[i] || set->tokens[i].tli == newest)
+		if (!reached[i] || &set->tokens[i] == newest)
 			left.tokens[left.n++] = set->tokens[i];
 	}
 	*set = left;

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * nonce.c
- *	  The nonces of this node's timelines: drawn, kept, logged, received.
+ *	  This node's lineage, nonces and boots: drawn, kept, logged, received.
  *
  * A primary draws the nonce of its timeline before it makes the first token
  * on it, writes it into a file of the data directory, then into WAL, and only
@@ -13,15 +13,19 @@
  * a nonce in its file was ever written, so it logs the whole lineage once more
  * before its first token.
  *
- * On a replica the startup process takes the nonces in, and the worker saves
- * them a moment later.  Should the node crash in between, just when replay has
- * a new starting point, or be copied just then, then a nonce is missed until
- * the primary logs the lineage again: when a replica connects, and from time to
- * time.  Meanwhile the node says that it cannot verify.
+ * A primary that starts after a crash does the same with the number of its
+ * boot, and notes where recovery ended.  When that cannot be saved it is logged
+ * without a number: then there are no tokens, but every replica still learns
+ * that the WAL of before ended there.
  *
- * The table in shared memory is written by the startup process alone while
- * there is one, and afterwards under the lock.  Each entry is one atomic word,
- * so readers take no lock.
+ * On a replica the startup process takes the lineage in, and saves it at once,
+ * so that no restart point can lie behind a record that the file lacks: that
+ * is a file of some hundred bytes after each start of a primary.  Should that
+ * fail, the worker tries again.
+ *
+ * The lineage in shared memory is written by the startup process alone while
+ * there is one, and afterwards under the lock.  Its version is odd meanwhile, so
+ * readers take no lock and read again.
  *
  *-------------------------------------------------------------------------
  */
@@ -32,6 +36,7 @@
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
+#include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "port/atomics.h"
 #include "storage/fd.h"
@@ -43,52 +48,72 @@
 
 #define LINEAGE_FILE	"ryw.lineage"
 #define LINEAGE_TEMP	"ryw.lineage.tmp"
+#define REDO_TEMP		"ryw.lineage.redo"	/* the startup process's own */
 
 /* After a failure to save, try again in so many milliseconds. */
 #define SAVE_RETRY_MS	10000
 
 typedef struct RywNonceShared
 {
-	/* timeline in the upper half, its nonce in the lower; 0: free */
-	pg_atomic_uint64 entries[RYW_MAX_NONCES];
+	pg_atomic_uint32 version;	/* of the lineage; odd: being written */
+	RywLineage	lineage;
+	pg_atomic_uint64 trusted;	/* lineage.restart.after; UINT64_MAX: no restart */
 	pg_atomic_uint32 announced; /* logged by this primary since it started */
 	pg_atomic_uint32 unsaved;	/* received, but not in the file yet */
 } RywNonceShared;
 
 static RywNonceShared *nonce_shared;
 
-/* Write a lineage over the table. */
 static void
-write_table(const RywLineage *lineage)
+write_shared(const RywLineage *lineage)
 {
-	for (int i = 0; i < RYW_MAX_NONCES; i++)
-	{
-		uint64		entry = 0;
+	uint32		version = pg_atomic_read_u32(&nonce_shared->version);
 
-		if (i < lineage->n)
-			entry = (uint64) lineage->nonces[i].tli << 32 |
-				lineage->nonces[i].nonce;
-		if (pg_atomic_read_u64(&nonce_shared->entries[i]) != entry)
-			pg_atomic_write_u64(&nonce_shared->entries[i], entry);
-	}
+	pg_atomic_write_u32(&nonce_shared->version, version + 1);
+	pg_write_barrier();
+	nonce_shared->lineage = *lineage;
+	pg_write_barrier();
+	pg_atomic_write_u32(&nonce_shared->version, version + 2);
 }
 
-/*
- * What is known of this node's lineage.  Takes no lock.  While entries move to
- * make room for an older one, one can be seen twice, or not at all, for a
- * moment; nonces come in order but where a gap is filled.
- */
+/* What is known of this node's lineage.  Takes no lock. */
 void
 ryw_nonce_read(RywLineage *lineage)
 {
-	lineage->n = 0;
-	for (int i = 0; i < RYW_MAX_NONCES; i++)
-	{
-		uint64		entry = pg_atomic_read_u64(&nonce_shared->entries[i]);
+	uint32		version;
 
-		if (entry != 0)
-			ryw_lineage_set(lineage, (uint32) (entry >> 32), (uint32) entry);
-	}
+	do
+	{
+		version = pg_atomic_read_u32(&nonce_shared->version);
+		pg_read_barrier();
+		*lineage = nonce_shared->lineage;
+		pg_read_barrier();
+	} while (version % 2 == 1 ||
+			 version != pg_atomic_read_u32(&nonce_shared->version));
+}
+
+/*
+ * Up to where the newest known tag can be trusted by position alone, on a
+ * replica: behind that the primary has started, and has not said yet whether
+ * after a crash.  One atomic read.  Ask for the position before, and for the
+ * tag after this.
+ */
+uint64
+ryw_nonce_trusted(void)
+{
+	uint64		trusted = pg_atomic_read_u64(&nonce_shared->trusted);
+
+	pg_read_barrier();
+	return trusted;
+}
+
+static void
+set_trusted(const RywRestart *restart)
+{
+	pg_write_barrier();
+	pg_atomic_write_u64(&nonce_shared->trusted,
+						restart->tli == 0 ? UINT64_MAX : restart->after);
+	pg_write_barrier();
 }
 
 /* ----------
@@ -107,7 +132,7 @@ load(RywLineage *lineage)
 	int			fd = BasicOpenFile(LINEAGE_FILE, O_RDONLY | PG_BINARY);
 	ssize_t		length;
 
-	lineage->n = 0;
+	memset(lineage, 0, sizeof(RywLineage));
 	if (fd < 0 && errno == ENOENT)
 		return;
 	length = fd < 0 ? -1 : read(fd, payload, sizeof(payload));
@@ -115,7 +140,7 @@ load(RywLineage *lineage)
 		ereport(LOG,
 				(errcode_for_file_access(),
 				 errmsg("could not read file \"%s\": %m", LINEAGE_FILE)));
-	else if (!ryw_lineage_decode(payload, (size_t) length, lineage))
+	else if (ryw_lineage_decode(payload, (size_t) length, lineage) == 0)
 		ereport(LOG,
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("file \"%s\" is not a lineage of timelines",
@@ -124,16 +149,25 @@ load(RywLineage *lineage)
 		close(fd);
 }
 
+/* As ryw 1.0 can read it, so long as there is nothing that it does not know. */
+static size_t
+encode_for_file(const RywLineage *lineage, unsigned char *payload)
+{
+	if (lineage->nboots == 0 && lineage->restart.tli == 0)
+		return ryw_lineage_encode_nonces(lineage, payload);
+	return ryw_lineage_encode(lineage, payload);
+}
+
 /*
  * Write the file, so that it survives a crash.  False, and a line in the log,
- * when that is not possible.  Call with the lock held.
+ * when that is not possible.  Two processes must not use one temporary file.
  */
 static bool
-save(const RywLineage *lineage)
+save(const RywLineage *lineage, const char *temp)
 {
 	unsigned char payload[RYW_LINEAGE_SIZE];
-	size_t		length = ryw_lineage_encode(lineage, payload);
-	int			fd = BasicOpenFile(LINEAGE_TEMP,
+	size_t		length = encode_for_file(lineage, payload);
+	int			fd = BasicOpenFile(temp,
 								   O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
 	bool		written = false;
 
@@ -150,10 +184,10 @@ save(const RywLineage *lineage)
 	{
 		ereport(LOG,
 				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", LINEAGE_TEMP)));
+				 errmsg("could not write file \"%s\": %m", temp)));
 		return false;
 	}
-	return durable_rename(LINEAGE_TEMP, LINEAGE_FILE, LOG) == 0;
+	return durable_rename(temp, LINEAGE_FILE, LOG) == 0;
 }
 
 /* ----------
@@ -166,12 +200,13 @@ nonce_init(void)
 {
 	RywLineage	lineage;
 
-	for (int i = 0; i < RYW_MAX_NONCES; i++)
-		pg_atomic_init_u64(&nonce_shared->entries[i], 0);
+	pg_atomic_init_u32(&nonce_shared->version, 0);
+	pg_atomic_init_u64(&nonce_shared->trusted, UINT64_MAX);
 	pg_atomic_init_u32(&nonce_shared->announced, 0);
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
 	load(&lineage);
-	write_table(&lineage);
+	write_shared(&lineage);
+	set_trusted(&lineage.restart);
 }
 
 const RywShmemArea ryw_nonce_area = {
@@ -183,16 +218,26 @@ const RywShmemArea ryw_nonce_area = {
  * ----------
  */
 
+static XLogRecPtr
+log_payload(unsigned char *payload, size_t length)
+{
+	XLogBeginInsert();
+	XLogRegisterData((char *) payload, (uint32) length);
+	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
+	return XLogInsert(RM_XLOG_ID, XLOG_NOOP);
+}
+
+/* Log the lineage, and what ryw 1.0 understands of it. */
 static void
 log_lineage(const RywLineage *lineage)
 {
 	unsigned char payload[RYW_LINEAGE_SIZE];
-	size_t		length = ryw_lineage_encode(lineage, payload);
+	XLogRecPtr	end;
 
-	XLogBeginInsert();
-	XLogRegisterData((char *) payload, (uint32) length);
-	XLogSetRecordFlags(XLOG_MARK_UNIMPORTANT);
-	XLogFlush(XLogInsert(RM_XLOG_ID, XLOG_NOOP));
+	end = log_payload(payload, ryw_lineage_encode(lineage, payload));
+	if (lineage->n > 0)
+		end = log_payload(payload, ryw_lineage_encode_nonces(lineage, payload));
+	XLogFlush(end);
 }
 
 /*
@@ -208,32 +253,106 @@ ryw_nonce_announced(TimeLineID tli)
 	return announced;
 }
 
-/* Draw the nonce of a timeline and save it. */
-static bool
-draw(RywLineage *lineage, TimeLineID tli)
+/* A random number that is not 0, or 0 and a line in the log. */
+static uint32
+draw_number(TimeLineID tli)
 {
-	uint32		nonce = 0;
+	uint32		number = 0;
 
-	while (nonce == 0)
+	while (number == 0)
 	{
-		if (!pg_strong_random(&nonce, sizeof(nonce)))
-		{
-			ereport(LOG,
-					(errmsg("could not generate a random number for timeline %u",
-							tli)));
-			return false;
-		}
+		if (pg_strong_random(&number, sizeof(number)))
+			continue;
+		ereport(LOG,
+				(errmsg("could not generate a random number for timeline %u",
+						tli)));
+		return 0;
 	}
-	ryw_lineage_set(lineage, tli, nonce);
-	return save(lineage);
+	return number;
+}
+
+/* A number for a boot of this timeline that no other one has, or 0. */
+static uint16
+draw_boot_number(const RywLineage *lineage, TimeLineID tli)
+{
+	uint32		number;
+	uint64		end;
+
+	do
+	{
+		number = draw_number(tli);
+		if (number == 0)
+			return 0;
+		number >>= 16;
+	} while (ryw_lineage_find_boot(lineage, tli, (uint16) number, &end));
+	return (uint16) number;
 }
 
 /*
- * Log the lineage of this primary, which is on timeline tli, having drawn the
- * timeline's nonce if there is none: once after each start, or again.  Takes
- * the lock, writes and flushes WAL, and for a new nonce writes a file.  False,
- * and a line in the log, when the file cannot be written; then there is no
- * nonce.  Timeline 1 has none.
+ * Where this server, a primary on timeline tli, has ended its recovery from a
+ * crash; 0 when it was shut down, or has come to this timeline by a promotion.
+ */
+static XLogRecPtr
+recovered_to(TimeLineID tli)
+{
+	TimeLineID	replayed_tli;
+	XLogRecPtr	replayed = GetXLogReplayRecPtr(&replayed_tli);
+
+	return replayed_tli == tli ? replayed : InvalidXLogRecPtr;
+}
+
+/*
+ * Bring the lineage up to this start of a primary, and save it if that changes
+ * anything.  False when it cannot be: then it is without the nonce or the
+ * number that would have been new.
+ */
+static bool
+begin_run(RywLineage *lineage, TimeLineID tli)
+{
+	RywBoot		boot = {.tli = tli,.start = recovered_to(tli)};
+	RywLineage	before;
+	bool		changed = false;
+
+	/* a start that was never explained: its run has made no tokens */
+	if (lineage->restart.tli != 0)
+	{
+		RywBoot		silent = {.tli = lineage->restart.tli,.start = lineage->restart.after};
+
+		ryw_lineage_add_boot(lineage, &silent);
+		lineage->restart = (RywRestart) {0};
+		changed = true;
+	}
+
+	before = *lineage;
+	if (tli > 1 && ryw_lineage_nonce(lineage, tli) == 0)
+	{
+		uint32		nonce = draw_number(tli);
+
+		if (nonce == 0)
+			return false;
+		ryw_lineage_set(lineage, tli, nonce);
+		changed = true;
+	}
+	else if (boot.start != InvalidXLogRecPtr)
+	{
+		ryw_lineage_add_boot(&before, &boot);
+		boot.number = draw_boot_number(lineage, tli);
+		ryw_lineage_add_boot(lineage, &boot);
+		if (boot.number == 0)
+			return false;
+		changed = true;
+	}
+	if (!changed || save(lineage, LINEAGE_TEMP))
+		return true;
+	*lineage = before;
+	return false;
+}
+
+/*
+ * Log the lineage of this primary, which is on timeline tli: once after each
+ * start, having drawn what this start needs, or again.  Takes the lock, writes
+ * and flushes WAL, and when something new was drawn writes a file.  False, and
+ * a line in the log, when that cannot be; then there are no tokens.
  */
 bool
 ryw_nonce_announce(TimeLineID tli, bool again)
@@ -241,22 +360,17 @@ ryw_nonce_announce(TimeLineID tli, bool again)
 	RywLineage	lineage;
 	bool		known = true;
 
-	if (tli == 1)
-		return true;
-
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_LINEAGE), LW_EXCLUSIVE);
 	if (again || !ryw_nonce_announced(tli))
 	{
 		ryw_nonce_read(&lineage);
-		if (ryw_lineage_nonce(&lineage, tli) == 0)
-			known = draw(&lineage, tli);
+		if (!ryw_nonce_announced(tli))
+			known = begin_run(&lineage, tli);
+		log_lineage(&lineage);
+		write_shared(&lineage);
+		set_trusted(&lineage.restart);
 		if (known)
-		{
-			log_lineage(&lineage);
-			write_table(&lineage);
-			pg_write_barrier();
 			pg_atomic_write_u32(&nonce_shared->announced, tli);
-		}
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_LINEAGE));
 	return known;
@@ -267,40 +381,103 @@ ryw_nonce_announce(TimeLineID tli, bool again)
  * ----------
  */
 
+static bool
+is_same(const RywLineage *a, const RywLineage *b)
+{
+	unsigned char payload_a[RYW_LINEAGE_SIZE];
+	unsigned char payload_b[RYW_LINEAGE_SIZE];
+	size_t		length = ryw_lineage_encode(a, payload_a);
+
+	return ryw_lineage_encode(b, payload_b) == length &&
+		memcmp(payload_a, payload_b, length) == 0;
+}
+
+/* Make this the lineage, and save it.  Startup process. */
+static void
+replace(const RywLineage *lineage)
+{
+	write_shared(lineage);
+	pg_atomic_write_u32(&nonce_shared->unsaved,
+						save(lineage, REDO_TEMP) ? 0 : 1);
+}
+
 /*
- * Take in a lineage that the primary has logged.  What is in WAL holds against
- * what is in the file.  Startup process.  Returns whether anything is new.
+ * Take in a lineage that the primary has logged, in the version that its decoder
+ * told.  What is in WAL holds against what is in the file; version 1 says nothing
+ * of boots.  Startup process.  Returns whether anything is new; then call
+ * ryw_nonce_trust() when the tag that was worked out before is forgotten.
  */
 bool
-ryw_nonce_receive(const RywLineage *received)
+ryw_nonce_receive(const RywLineage *received, int version)
 {
 	RywLineage	lineage;
-	bool		changed = false;
+	RywLineage	before;
 
 	ryw_nonce_read(&lineage);
+	before = lineage;
 	for (int i = 0; i < received->n; i++)
+		ryw_lineage_set(&lineage, received->nonces[i].tli,
+						received->nonces[i].nonce);
+	if (version > 1)
 	{
-		const RywNonce *nonce = &received->nonces[i];
+		lineage.nboots = received->nboots;
+		memcpy(lineage.boots, received->boots, sizeof(lineage.boots));
+		lineage.restart = (RywRestart) {0};
+	}
+	if (is_same(&lineage, &before))
+		return false;
+	replace(&lineage);
+	return true;
+}
 
-		if (ryw_lineage_nonce(&lineage, nonce->tli) == nonce->nonce)
-			continue;
-		ryw_lineage_set(&lineage, nonce->tli, nonce->nonce);
-		changed = true;
-	}
-	if (changed)
+/*
+ * The primary, on timeline tli, has started at this position, and the record that
+ * says so ends there: until it has logged its lineage nobody knows whether that
+ * was after a crash.  Startup process, before the record is published.
+ */
+void
+ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after, XLogRecPtr end)
+{
+	RywLineage	lineage;
+
+	ryw_nonce_read(&lineage);
+	if (lineage.restart.tli == tli && lineage.restart.end == after)
+		lineage.restart.end = end;	/* one of several records of a start */
+	else if (lineage.restart.tli == tli)
+		return;					/* that one was never explained */
+	else
+		lineage.restart = (RywRestart) {.tli = tli,.after = after,.end = end};
+	replace(&lineage);
+	set_trusted(&lineage.restart);
+}
+
+/*
+ * The primary's start is explained: by its lineage; or by a heartbeat, of which
+ * one that knows of boots sends none before its lineage.  Startup process.
+ * Returns whether there was a start to explain.
+ */
+bool
+ryw_nonce_trust(void)
+{
+	RywLineage	lineage;
+
+	if (likely(pg_atomic_read_u64(&nonce_shared->trusted) == UINT64_MAX))
+		return false;
+	ryw_nonce_read(&lineage);
+	if (lineage.restart.tli != 0)
 	{
-		write_table(&lineage);
-		pg_write_barrier();
-		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
+		lineage.restart = (RywRestart) {0};
+		replace(&lineage);
 	}
-	return changed;
+	set_trusted(&lineage.restart);
+	return true;
 }
 
 /*
  * Redo has ended on timeline tli: what is known of later ones belongs to
- * another branch, of which this data directory was once a part.  The worker
- * takes them out of the file as well: after a crash on the next timeline they
- * would be taken for its own.  Startup process.
+ * another branch, of which this data directory was once a part.  They go out of
+ * the file as well: after a crash on the next timeline they would be taken for
+ * its own.  Startup process.
  */
 void
 ryw_nonce_forget_after(TimeLineID tli)
@@ -309,19 +486,15 @@ ryw_nonce_forget_after(TimeLineID tli)
 	int			known;
 
 	ryw_nonce_read(&lineage);
-	known = lineage.n;
+	known = lineage.n + lineage.nboots;
 	ryw_lineage_forget_after(&lineage, tli);
-	if (lineage.n == known)
-		return;
-	write_table(&lineage);
-	pg_write_barrier();
-	pg_atomic_write_u32(&nonce_shared->unsaved, 1);
+	if (lineage.n + lineage.nboots != known)
+		replace(&lineage);
 }
 
 /*
- * Save what the startup process has taken in.  Worker, on a primary as well:
- * one that has crashed may have lost the file, and found its nonce in WAL.
- * Cheap when there is nothing to do.
+ * Save what the startup process has taken in and could not save.  Worker, on a
+ * primary as well.  Cheap when there is nothing to do.
  */
 void
 ryw_nonce_save_received(void)
@@ -337,10 +510,10 @@ ryw_nonce_save_received(void)
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_LINEAGE), LW_EXCLUSIVE);
 	pg_atomic_write_u32(&nonce_shared->unsaved, 0);
-	pg_memory_barrier();		/* before the table is read */
+	pg_memory_barrier();		/* before it is read */
 	ryw_nonce_read(&lineage);
 	failed_at = 0;
-	if (!save(&lineage))
+	if (!save(&lineage, LINEAGE_TEMP))
 	{
 		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 		failed_at = GetCurrentTimestamp();

@@ -1,7 +1,7 @@
 /*-------------------------------------------------------------------------
  *
  * nonce.h
- *	  The nonces of this node's timelines: drawn, kept, logged, received.
+ *	  This node's lineage, nonces and boots: drawn, kept, logged, received.
  *
  *-------------------------------------------------------------------------
  */
@@ -16,9 +16,13 @@
 extern const RywShmemArea ryw_nonce_area;
 
 extern void ryw_nonce_read(RywLineage *lineage);
+extern uint64 ryw_nonce_trusted(void);
 extern bool ryw_nonce_announced(TimeLineID tli);
 extern bool ryw_nonce_announce(TimeLineID tli, bool again);
-extern bool ryw_nonce_receive(const RywLineage *received);
+extern bool ryw_nonce_receive(const RywLineage *received, int version);
+extern void ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after,
+								 XLogRecPtr end);
+extern bool ryw_nonce_trust(void);
 extern void ryw_nonce_forget_after(TimeLineID tli);
 extern void ryw_nonce_save_received(void);
 

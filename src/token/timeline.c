@@ -15,7 +15,8 @@
  * never changes once it is there, so a cached history stays true.
  *
  * Two timelines of one number may have the same history; the nonce that a
- * primary draws for its own tells them apart (nonce.c).
+ * primary draws for its own tells them apart, and a number the runs of one that
+ * has crashed (nonce.c).
  *
  * Runs in backends and the worker, never under a lock, but for two functions
  * that say they are the startup process's.
@@ -44,7 +45,10 @@
 
 typedef struct RywTimelineShared
 {
-	/* timeline in the upper half, its tag in the lower; 0: none yet */
+	/*
+	 * Timeline in the upper half, its tag in the lower.  While none is known the
+	 * timeline is 0, and the lower half counts how often it was forgotten.
+	 */
 	pg_atomic_uint64 lineage;
 } RywTimelineShared;
 
@@ -206,28 +210,31 @@ compute_tag(TimeLineID tli, uint32 *tag)
 bool
 ryw_timeline_tag(TimeLineID tli, uint32 *tag)
 {
-	uint32		published;
-	uint64		lineage;
+	uint64		lineage = pg_atomic_read_u64(&timeline_shared->lineage);
 
-	if (likely(ryw_timeline_known_tag(tli, tag)))
+	*tag = (uint32) lineage;
+	if (likely((TimeLineID) (lineage >> 32) == tli))
 		return true;
+
+	pg_read_barrier();			/* pairs with that of forget_tag() */
 	if (!load_history(tli) || !compute_tag(tli, tag))
 		return false;
 
-	lineage = pg_atomic_read_u64(&timeline_shared->lineage);
-	while ((TimeLineID) (lineage >> 32) < tli &&
-		   !pg_atomic_compare_exchange_u64(&timeline_shared->lineage, &lineage,
-										   (uint64) tli << 32 | *tag))
-		;
-
-	/* has the startup process replaced the nonce meanwhile? */
-	pg_memory_barrier();
-	published = *tag;
-	if (!compute_tag(tli, tag))
-		return false;
-	if (unlikely(published != *tag))
-		pg_atomic_write_u64(&timeline_shared->lineage, 0);
+	/* unless it was forgotten meanwhile: then this may be the old one */
+	if ((TimeLineID) (lineage >> 32) < tli)
+		(void) pg_atomic_compare_exchange_u64(&timeline_shared->lineage, &lineage,
+											  (uint64) tli << 32 | *tag);
 	return true;
+}
+
+/* What tags are made of has changed.  Startup process. */
+static void
+forget_tag(void)
+{
+	static uint32 times = 0;
+
+	pg_memory_barrier();
+	pg_atomic_write_u64(&timeline_shared->lineage, ++times);
 }
 
 /*
@@ -260,6 +267,7 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 {
 	RywLineage	lineage;
 	RywVerdict	verdict;
+	uint64		trusted;
 	uint32		tag;
 
 	/* a bare LSN has no history to be held against */
@@ -270,8 +278,9 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 		return ryw_history_judge(&cached, NULL, 0, &target, position);
 	}
 
-	/* the common case: minted on the timeline that we are on */
-	if (token->tli == position->tli &&
+	/* the common case: minted on the timeline that we are on, in its last run */
+	trusted = position->is_primary ? UINT64_MAX : ryw_nonce_trusted();
+	if (token->tli == position->tli && token->lsn <= trusted &&
 		ryw_timeline_tag(position->tli, &tag) && tag == token->tag)
 	{
 		if (token->lsn <= position->lsn)
@@ -305,20 +314,42 @@ ryw_timeline_announce(bool again)
 }
 
 /*
+ * Make a position one that a token can stand for: on a replica whose primary has
+ * started and has not said what that was after, the end of the WAL of before, as
+ * nothing has changed since.  False when something may have.  Ask for the tag
+ * after this.
+ */
+bool
+ryw_timeline_settle(RywPosition *position)
+{
+	RywLineage	lineage;
+
+	if (position->is_primary || position->lsn <= ryw_nonce_trusted())
+		return true;
+	ryw_nonce_read(&lineage);
+	if (lineage.restart.tli == 0)
+		return true;			/* it has said so just now */
+	if (lineage.restart.tli != position->tli ||
+		position->lsn > lineage.restart.end)
+		return false;
+	position->lsn = Min(position->lsn, lineage.restart.after);
+	return true;
+}
+
+/*
  * Take in the payload of an XLOG_NOOP record, if it is a lineage.  Startup
- * process: raises nothing, takes no lock.
+ * process: raises nothing, takes no lock, writes a file if there is news.  Returns
+ * whether that explains a start of the primary.
  */
 bool
 ryw_timeline_receive(const unsigned char *payload, Size length)
 {
 	RywLineage	received;
+	int			version = ryw_lineage_decode(payload, length, &received);
 
-	if (!ryw_lineage_decode(payload, length, &received))
+	if (version == 0)
 		return false;
-	if (ryw_nonce_receive(&received))
-	{
-		pg_memory_barrier();	/* pairs with that of ryw_timeline_tag() */
-		pg_atomic_write_u64(&timeline_shared->lineage, 0);
-	}
-	return true;
+	if (ryw_nonce_receive(&received, version))
+		forget_tag();
+	return version > 1 && ryw_nonce_trust();
 }

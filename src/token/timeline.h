@@ -18,6 +18,7 @@ extern const RywShmemArea ryw_timeline_area;
 extern bool ryw_timeline_announce(bool again);
 extern bool ryw_timeline_receive(const unsigned char *payload, Size length);
 
+extern bool ryw_timeline_settle(RywPosition *position);
 extern bool ryw_timeline_known_tag(TimeLineID tli, uint32 *tag);
 extern bool ryw_timeline_tag(TimeLineID tli, uint32 *tag);
 extern XLogRecPtr ryw_timeline_target(const RywToken *token);

@@ -7,7 +7,8 @@
  * note_record() and note_end_of_redo() run in the startup process; they are
  * the only code of this library that does.  They allocate nothing, raise
  * nothing and block on nothing but the wait queue's lock, and that only when
- * somebody is due.  Everything else here runs in backends.
+ * somebody is due; and when a primary has started, on the few writes of
+ * ryw.lineage (token/nonce.c).  Everything else here runs in backends.
  *
  * RmgrTable is exported and writable since PostgreSQL 15.  One function takes
  * the place of every rm_redo, calls the original, and then publishes the end
@@ -112,20 +113,53 @@ note_timeline(void)
 /*
  * Take in a heartbeat, and have the WAL receiver answer it: the primary then
  * knows how far this node is, however little else it sends.  Or take in a
- * lineage.
+ * lineage.  Returns whether either explains a start of the primary.
  */
-static void
+static bool
 note_payload(XLogReaderState *record)
 {
 	const unsigned char *payload = (unsigned char *) XLogRecGetData(record);
 	uint32		length = XLogRecGetDataLen(record);
 
-	if ((XLogRecGetInfo(record) & ~XLR_INFO_MASK) != XLOG_NOOP)
-		return;
-	if (heartbeat_receiver != NULL && heartbeat_receiver(payload, length))
-		RYW_REQUEST_REPLY();
-	else
-		(void) ryw_timeline_receive(payload, length);
+	if (heartbeat_receiver == NULL || !heartbeat_receiver(payload, length))
+		return ryw_timeline_receive(payload, length);
+	RYW_REQUEST_REPLY();
+	return ryw_nonce_trust();
+}
+
+/*
+ * The primary has started, on the timeline that it was on before: after a crash
+ * or a shutdown, its first record is the checkpoint of a shutdown, unless that
+ * of a record which the crash has cut off comes before.
+ */
+static void
+note_start(XLogReaderState *record)
+{
+	TimeLineID	tli;
+	TimeLineID	before_tli;
+	XLogRecPtr	before = GetXLogReplayRecPtr(&before_tli);
+
+	(void) GetCurrentReplayRecPtr(&tli);
+	if (tli == before_tli)
+		ryw_nonce_note_start(tli, before, record->EndRecPtr);
+}
+
+/* A record of the XLOG manager.  Returns whether it explains a start. */
+static bool
+note_xlog_record(XLogReaderState *record)
+{
+	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
+	{
+		case XLOG_NOOP:
+			return note_payload(record);
+		case XLOG_CHECKPOINT_SHUTDOWN:
+		case XLOG_OVERWRITE_CONTRECORD:
+			note_start(record);
+			break;
+		default:
+			break;
+	}
+	return false;
 }
 
 /*
@@ -188,6 +222,7 @@ look_and_publish(XLogReaderState *record)
 	RmgrId		rmid = XLogRecGetRmid(record);
 	bool		started = looked_at == RM_XACT_ID;
 	bool		switched = false;
+	bool		explained = false;
 
 	if (rmid == RM_XLOG_ID || !started)
 	{
@@ -195,10 +230,10 @@ look_and_publish(XLogReaderState *record)
 		looked_at = RM_XACT_ID;
 	}
 	if (rmid == RM_XLOG_ID)
-		note_payload(record);
+		explained = note_xlog_record(record);
 
 	publish_applied(record->EndRecPtr);
-	if (switched)
+	if (switched || explained)
 		ryw_queue_wake_all();
 	if (rmid == RM_XACT_ID)
 		note_transaction(record);

@@ -62,9 +62,13 @@ missing_bytes(const RywToken *token, const RywPosition *position)
 static bool
 position_token(const RywPosition *position, RywToken *token)
 {
-	token->lsn = position->lsn;
-	token->tli = position->tli;
-	return ryw_timeline_tag(position->tli, &token->tag);
+	RywPosition settled = *position;
+
+	if (!ryw_timeline_settle(&settled))
+		return false;
+	token->lsn = settled.lsn;
+	token->tli = settled.tli;
+	return ryw_timeline_tag(settled.tli, &token->tag);
 }
 
 /* Of two verdicts, the one that says more against reading here. */
@@ -75,10 +79,11 @@ is_worse(RywVerdict verdict, RywVerdict than)
 	static const int rank[] = {
 		[RYW_REACHED] = 0,
 		[RYW_NOT_YET] = 1,
-		[RYW_NEWER_TIMELINE] = 2,
-		[RYW_UNVERIFIABLE] = 3,
-		[RYW_FOREIGN] = 4,
-		[RYW_LOST] = 5,
+		[RYW_RESTARTED] = 2,
+		[RYW_NEWER_TIMELINE] = 3,
+		[RYW_UNVERIFIABLE] = 4,
+		[RYW_FOREIGN] = 5,
+		[RYW_LOST] = 6,
 	};
 
 	return rank[verdict] > rank[than];

@@ -67,6 +67,8 @@ ryw_wait_reason(RywVerdict verdict, const RywPosition *position)
 			return "foreign";
 		case RYW_UNVERIFIABLE:
 			return "history_unreadable";
+		case RYW_RESTARTED:
+			return "primary_restarted";
 		case RYW_NEWER_TIMELINE:
 		case RYW_NOT_YET:
 			break;
@@ -115,6 +117,7 @@ check_verdict(RywVerdict verdict, const RywToken *token,
 		case RYW_REACHED:
 		case RYW_NOT_YET:
 		case RYW_NEWER_TIMELINE:
+		case RYW_RESTARTED:
 			return;
 		case RYW_LOST:
 			ryw_stats_count(RYW_COUNT_LOST);
@@ -210,7 +213,8 @@ look_thoroughly(const RywToken *token, RywPosition *position)
 static bool
 is_pending(RywVerdict verdict)
 {
-	return verdict == RYW_NOT_YET || verdict == RYW_NEWER_TIMELINE;
+	return verdict == RYW_NOT_YET || verdict == RYW_NEWER_TIMELINE ||
+		verdict == RYW_RESTARTED;
 }
 
 /*
@@ -267,8 +271,7 @@ sleep_until_woken(long milliseconds)
 static XLogRecPtr
 due_position(RywVerdict verdict, const RywToken *token)
 {
-	return verdict == RYW_NEWER_TIMELINE ? RYW_DUE_NEVER :
-		ryw_timeline_target(token);
+	return verdict == RYW_NOT_YET ? ryw_timeline_target(token) : RYW_DUE_NEVER;
 }
 
 /* Raise RY004 if replay is blocked by what this session may hold. */

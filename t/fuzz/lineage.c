@@ -20,8 +20,9 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	unsigned char payload[RYW_LINEAGE_SIZE];
 	RywLineage	lineage;
+	int			version = ryw_lineage_decode(data, size, &lineage);
 
-	if (!ryw_lineage_decode(data, size, &lineage))
+	if (version == 0)
 		return 0;
 	assert(lineage.n >= 0 && lineage.n <= RYW_MAX_NONCES);
 	for (int i = 0; i < lineage.n; i++)
@@ -31,7 +32,16 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		assert(ryw_lineage_nonce(&lineage, lineage.nonces[i].tli) ==
 			   lineage.nonces[i].nonce);
 	}
-	assert(ryw_lineage_encode(&lineage, payload) == size);
+	assert(lineage.nboots >= 0 && lineage.nboots <= RYW_MAX_BOOTS);
+	for (int i = 0; i < lineage.nboots; i++)
+	{
+		uint64_t	end;
+
+		assert(ryw_lineage_find_boot(&lineage, lineage.boots[i].tli,
+									 lineage.boots[i].number, &end));
+	}
+	assert((version == 1 ? ryw_lineage_encode_nonces(&lineage, payload) :
+			ryw_lineage_encode(&lineage, payload)) == size);
 	assert(memcmp(payload, data, size) == 0);
 	return 0;
 }

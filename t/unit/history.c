@@ -51,10 +51,10 @@ static const RywHistory t2t = {2, 1, past_2};
 
 /* The nonces: each branch has drawn its own. */
 static const RywLineage none = {0};
-static const RywLineage nonces = {3, {{2, 0x22}, {3, 0x33}, {4, 0x44}}};
-static const RywLineage nonces_b = {2, {{2, 0x2B}, {4, 0x4B}}};
-static const RywLineage nonces_t = {1, {{2, 0x27}}};
-static const RywLineage only_4 = {1, {{4, 0x44}}};
+static const RywLineage nonces = {.n = 3,.nonces = {{2, 0x22}, {3, 0x33}, {4, 0x44}}};
+static const RywLineage nonces_b = {.n = 2,.nonces = {{2, 0x2B}, {4, 0x4B}}};
+static const RywLineage nonces_t = {.n = 1,.nonces = {{2, 0x27}}};
+static const RywLineage only_4 = {.n = 1,.nonces = {{4, 0x44}}};
 
 static const RywLineage *
 lineage_of(const RywHistory *history)
@@ -459,14 +459,14 @@ test_lineage_payload(void)
 	};
 	unsigned char payload[RYW_LINEAGE_SIZE];
 	RywLineage	lineage;
-	size_t		length = ryw_lineage_encode(&nonces, payload);
+	size_t		length = ryw_lineage_encode_nonces(&nonces, payload);
 	int			taken = 0;
 
 	ok(length == sizeof(kept) && memcmp(payload, kept, length) == 0,
 	   "the binary form is as it has always been");
 	ok(ryw_lineage_decode(kept, sizeof(kept), &lineage) &&
 	   same_lineage(&lineage, &nonces), "and is read back");
-	ok(ryw_lineage_encode(&none, payload) == 6 &&
+	ok(ryw_lineage_encode_nonces(&none, payload) == 6 &&
 	   ryw_lineage_decode(payload, 6, &lineage) && lineage.n == 0,
 	   "an empty one");
 
@@ -493,6 +493,172 @@ test_lineage_payload(void)
 	ok(taken == 0, "what no primary writes: refused");
 }
 
+/* ----------
+ * Boots
+ * ----------
+ */
+
+/* A primary on timeline 1 that has crashed at 0x800, 0xA00 and 0xC00. */
+static const RywLineage crashed = {
+	.nboots = 3,
+	.boots = {{1, 0x11, 0x800}, {1, 0, 0xA00}, {1, 0x33, 0xC00}}
+};
+
+/* It has started at 0xE00, nobody knows after what. */
+static const RywLineage started = {
+	.nboots = 3,
+	.boots = {{1, 0x11, 0x800}, {1, 0, 0xA00}, {1, 0x33, 0xC00}},
+	.restart = {1, 0xE00, 0xE40}
+};
+
+typedef struct BootCase
+{
+	const char *name;
+	uint32_t	number;			/* of the run that minted the token */
+	uint64_t	lsn;
+	const RywLineage *known;
+	const RywHistory *here;
+	int			role;
+	uint64_t	node_lsn;
+	RywVerdict	expected;
+} BootCase;
+
+static const BootCase boot_cases[] = {
+	{"first run, up to its end", 0, 0x800, &crashed, &t1, PRIMARY, 0xD00, RYW_REACHED},
+	{"first run, erased by the crash", 0, 0x801, &crashed, &t1, PRIMARY, 0xD00, RYW_LOST},
+	{"first run, erased, replica", 0, 0x801, &crashed, &t1, REPLICA, 0xD00, RYW_LOST},
+	{"first run, erased, replica not there yet", 0, 0x801, &crashed, &t1, REPLICA, 0x700, RYW_LOST},
+	{"first run, replica not there yet", 0, 0x800, &crashed, &t1, REPLICA, 0x700, RYW_NOT_YET},
+	{"second run, reached", 0x11, 0xA00, &crashed, &t1, REPLICA, 0xD00, RYW_REACHED},
+	{"second run, erased", 0x11, 0xA01, &crashed, &t1, REPLICA, 0xD00, RYW_LOST},
+	{"last run", 0x33, 0xC80, &crashed, &t1, REPLICA, 0xD00, RYW_REACHED},
+	{"last run, not yet", 0x33, 0xD01, &crashed, &t1, REPLICA, 0xD00, RYW_NOT_YET},
+	{"last run, beyond the end", 0x33, 0xD01, &crashed, &t1, PRIMARY, 0xD00, RYW_LOST},
+	{"last run, cut off by a failover", 0x33, 0x1001, &crashed, &t2, PRIMARY, 0x1500, RYW_LOST},
+	{"last run, before the failover", 0x33, 0x1000, &crashed, &t2, PRIMARY, 0x1500, RYW_REACHED},
+	{"first run, erased, after a failover", 0, 0x801, &crashed, &t2, PRIMARY, 0x1500, RYW_LOST},
+	{"run that is not known yet", 0x44, 0xE00, &crashed, &t1, REPLICA, 0xD00, RYW_NOT_YET},
+	{"run that is not known, though passed", 0x44, 0xC00, &crashed, &t1, REPLICA, 0xD00, RYW_UNVERIFIABLE},
+	{"run that is not known, cut off", 0x44, 0x1001, &crashed, &t2, REPLICA, 0x1500, RYW_LOST},
+	{"run of another cluster", 0x10011, 0x900, &crashed, &t1, REPLICA, 0xD00, RYW_FOREIGN},
+	{"unexplained start, before it", 0x33, 0xE00, &started, &t1, REPLICA, 0xF00, RYW_REACHED},
+	{"unexplained start, behind it", 0x33, 0xE01, &started, &t1, REPLICA, 0xF00, RYW_RESTARTED},
+	{"unexplained start, not there yet", 0x33, 0xF01, &started, &t1, REPLICA, 0xF00, RYW_NOT_YET},
+	{"unexplained start, an earlier run", 0x11, 0xA01, &started, &t1, REPLICA, 0xF00, RYW_LOST},
+	{"unexplained start, on the primary itself", 0x33, 0xE01, &started, &t1, PRIMARY, 0xF00, RYW_LOST},
+	{"never explained before a failover", 0x33, 0xE01, &started, &t2, REPLICA, 0x1500, RYW_LOST},
+	{"unexplained start, new run", 0x44, 0xEF0, &started, &t1, REPLICA, 0xE80, RYW_NOT_YET}
+};
+
+static void
+judge_boot_case(const BootCase *c)
+{
+	RywPosition position = {c->node_lsn, c->here->tli, c->role == PRIMARY};
+	RywLineage	known = *c->known;
+	RywToken	token = {.lsn = c->lsn,.tli = 1};
+
+	ryw_lineage_set(&known, 2, 0x22);
+	(void) ryw_history_tag(&t1, &none, 1, OURS, &token.tag);
+	token.tag ^= c->number;
+	ok(ryw_history_judge(c->here, &known, OURS, &token, &position) ==
+	   c->expected, c->name);
+}
+
+static void
+test_boots(void)
+{
+	RywLineage	lineage = crashed;
+	uint64_t	end;
+	uint32_t	first = 0;
+	uint32_t	tag = 0;
+
+	for (int i = 0; i < lengthof(boot_cases); i++)
+		judge_boot_case(&boot_cases[i]);
+
+	(void) ryw_history_tag(&t1, &none, 1, OURS, &first);
+	ok(ryw_history_tag(&t1, &crashed, 1, OURS, &tag) && tag == (first ^ 0x33),
+	   "new tokens carry the number of the newest boot");
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {1, 0, 0xE00});
+	ok(!ryw_history_tag(&t1, &lineage, 1, OURS, &tag), "one without a number makes none");
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {1, 0x55, 0xE00});
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {1, 0, 0xE00});
+	ok(lineage.nboots == 4 && ryw_lineage_find_boot(&lineage, 1, 0x55, &end) &&
+	   end == UINT64_MAX && ryw_lineage_find_boot(&lineage, 1, 0x33, &end) && end == 0xE00,
+	   "of two with one start the one with a number is kept");
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {3, 0x66, 0x2000});
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {2, 0x67, 0x1800});
+	ok(lineage.boots[4].tli == 2 && lineage.boots[5].tli == 3, "boots are kept in order");
+	ryw_lineage_forget_after(&lineage, 2);
+	ok(lineage.nboots == 5, "those of later timelines are forgotten");
+}
+
+static void
+test_many_boots(void)
+{
+	RywLineage	lineage = {.nboots = 1,.boots = {{1, 1, 0x100}}};
+	uint64_t	end;
+
+	ryw_lineage_set(&lineage, 2, 0x22);
+	for (uint32_t i = 0; i < RYW_MAX_BOOTS + 10; i++)
+		ryw_lineage_add_boot(&lineage, &(RywBoot) {2, (uint16_t) (100 + i), 0x1000 + i});
+	ok(lineage.nboots == RYW_MAX_BOOTS, "as many boots as there is room for");
+	ok(ryw_lineage_find_boot(&lineage, 1, 0, &end) && end == 0x100 &&
+	   ryw_lineage_find_boot(&lineage, 1, 1, &end),
+	   "the only one of its timeline stays");
+	ok(ryw_lineage_find_boot(&lineage, 2, 0, &end) && end == 0x1000 &&
+	   !ryw_lineage_find_boot(&lineage, 2, 100, &end),
+	   "what came before the forgotten ones still ends where it did");
+	ok(ryw_lineage_find_boot(&lineage, 2, 100 + RYW_MAX_BOOTS + 9, &end) && end == UINT64_MAX,
+	   "and the newest is there");
+
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {3, 7, 0x9000});
+	ryw_lineage_add_boot(&lineage, &(RywBoot) {2, 8, 0x8000});
+	ok(!ryw_lineage_find_boot(&lineage, 3, 7, &end) &&
+	   ryw_lineage_find_boot(&lineage, 2, 8, &end) && lineage.nboots == RYW_MAX_BOOTS,
+	   "of a timeline without a nonce they go first");
+}
+
+static void
+test_boot_payload(void)
+{
+	static const unsigned char kept[] = {
+		'R', 'Y', 'W', 'L', 2, 1,
+		0, 0, 0, 2, 0, 0, 0, 0x22,
+		2,
+		0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 8, 0, 0, 0x11,
+		0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0x18, 0, 0, 0,
+		0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0x1E, 0, 0, 0, 0, 0, 0, 0, 0x1E, 0x40
+	};
+	RywLineage	lineage = {
+		.n = 1,.nonces = {{2, 0x22}},
+		.nboots = 2,.boots = {{1, 0x11, 0x800}, {2, 0, 0x1800}},
+		.restart = {2, 0x1E00, 0x1E40}
+	};
+	unsigned char payload[RYW_LINEAGE_SIZE];
+	RywLineage	read;
+	int			taken = 0;
+
+	ok(ryw_lineage_encode(&lineage, payload) == sizeof(kept) &&
+	   memcmp(payload, kept, sizeof(kept)) == 0, "version 2, as it has always been");
+	ok(ryw_lineage_decode(kept, sizeof(kept), &read) == 2 &&
+	   ryw_lineage_encode(&read, payload) == sizeof(kept) &&
+	   memcmp(payload, kept, sizeof(kept)) == 0, "version 2 is read back");
+	for (size_t cut = 0; cut < sizeof(kept); cut++)
+		taken += ryw_lineage_decode(kept, cut, &read);
+	memcpy(payload, kept, sizeof(kept));
+	taken += ryw_lineage_decode(payload, sizeof(kept) + 1, &read);
+	payload[14]--;				/* the count of boots */
+	taken += ryw_lineage_decode(payload, sizeof(kept), &read);
+	payload[14]++;
+	payload[18] = 2;			/* boots that do not ascend */
+	payload[25] = 0x18;
+	taken += ryw_lineage_decode(payload, sizeof(kept), &read);
+	memcpy(payload, kept, sizeof(kept));
+	payload[46] = 0;			/* positions of no restart */
+	taken += ryw_lineage_decode(payload, sizeof(kept), &read);
+	ok(taken == 0, "version 2, cut, too long, out of order: refused");
+}
+
 int
 main(void)
 {
@@ -505,6 +671,9 @@ main(void)
 	test_bounds();
 	test_lineage_set();
 	test_lineage_payload();
+	test_boots();
+	test_many_boots();
+	test_boot_payload();
 	printf("1..%d\n", ntests);
 	return 0;
 }

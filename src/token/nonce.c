@@ -13,6 +13,11 @@
  * a nonce in its file was ever written, so it logs the whole lineage once more
  * before its first token.
  *
+ * A file that is there but cannot be read, or is damaged, is not a file that is
+ * not there: a primary that drew another nonce then would call its own tokens
+ * foreign.  It draws none, and makes no token, until it can read the file or
+ * somebody has removed it.
+ *
  * On a replica the startup process takes the nonces in, and the worker saves
  * them a moment later.  Should the node crash in between, just when replay has
  * a new starting point, or be copied just then, then a nonce is missed until
@@ -53,6 +58,8 @@ typedef struct RywNonceShared
 	pg_atomic_uint64 entries[RYW_MAX_NONCES];
 	pg_atomic_uint32 announced; /* logged by this primary since it started */
 	pg_atomic_uint32 unsaved;	/* received, but not in the file yet */
+	pg_atomic_uint32 unread;	/* nothing is known, for the file cannot be read */
+	pg_atomic_uint32 redo_ended;	/* on this timeline; 0: not since the start */
 } RywNonceShared;
 
 static RywNonceShared *nonce_shared;
@@ -97,31 +104,34 @@ ryw_nonce_read(RywLineage *lineage)
  */
 
 /*
- * Read the file, in the postmaster.  A damaged one is worth a line in the log:
- * tokens of the timelines in it cannot be verified any more.
+ * Read the file.  No file is an empty lineage.  False, and a line in the log of
+ * this level, when there is one that cannot be read or is damaged: then tokens of
+ * the timelines in it cannot be verified.
  */
-static void
-load(RywLineage *lineage)
+static bool
+load(RywLineage *lineage, int elevel)
 {
 	unsigned char payload[RYW_LINEAGE_SIZE + 1];
 	int			fd = BasicOpenFile(LINEAGE_FILE, O_RDONLY | PG_BINARY);
 	ssize_t		length;
+	bool		loaded = false;
 
 	lineage->n = 0;
 	if (fd < 0 && errno == ENOENT)
-		return;
+		return true;
 	length = fd < 0 ? -1 : read(fd, payload, sizeof(payload));
 	if (length < 0)
-		ereport(LOG,
+		ereport(elevel,
 				(errcode_for_file_access(),
 				 errmsg("could not read file \"%s\": %m", LINEAGE_FILE)));
-	else if (!ryw_lineage_decode(payload, (size_t) length, lineage))
-		ereport(LOG,
+	else if (!(loaded = ryw_lineage_decode(payload, (size_t) length, lineage)))
+		ereport(elevel,
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("file \"%s\" is not a lineage of timelines",
 						LINEAGE_FILE)));
 	if (fd >= 0)
 		close(fd);
+	return loaded;
 }
 
 /*
@@ -170,7 +180,8 @@ nonce_init(void)
 		pg_atomic_init_u64(&nonce_shared->entries[i], 0);
 	pg_atomic_init_u32(&nonce_shared->announced, 0);
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
-	load(&lineage);
+	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
+	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
 	write_table(&lineage);
 }
 
@@ -208,6 +219,33 @@ ryw_nonce_announced(TimeLineID tli)
 	return announced;
 }
 
+/*
+ * The file could not be read when this server started: try once more, and take
+ * over what of it is not of another branch.  False while it still cannot be read.
+ * Call with the lock held, on a primary.
+ */
+static bool
+load_at_last(RywLineage *lineage)
+{
+	uint32		redo_ended = pg_atomic_read_u32(&nonce_shared->redo_ended);
+	RywLineage	late;
+
+	if (pg_atomic_read_u32(&nonce_shared->unread) == 0)
+		return true;
+	if (!load(&late, DEBUG1))
+		return false;
+	if (redo_ended != 0)
+		ryw_lineage_forget_after(&late, redo_ended);
+	for (int i = 0; i < late.n; i++)
+	{
+		if (ryw_lineage_nonce(lineage, late.nonces[i].tli) == 0)
+			ryw_lineage_set(lineage, late.nonces[i].tli, late.nonces[i].nonce);
+	}
+	write_table(lineage);
+	pg_atomic_write_u32(&nonce_shared->unread, 0);
+	return true;
+}
+
 /* Draw the nonce of a timeline and save it. */
 static bool
 draw(RywLineage *lineage, TimeLineID tli)
@@ -232,8 +270,8 @@ draw(RywLineage *lineage, TimeLineID tli)
  * Log the lineage of this primary, which is on timeline tli, having drawn the
  * timeline's nonce if there is none: once after each start, or again.  Takes
  * the lock, writes and flushes WAL, and for a new nonce writes a file.  False,
- * and a line in the log, when the file cannot be written; then there is no
- * nonce.  Timeline 1 has none.
+ * and a line in the log, when the file cannot be written, and false when it could
+ * not be read yet; then there is no nonce.  Timeline 1 has none.
  */
 bool
 ryw_nonce_announce(TimeLineID tli, bool again)
@@ -249,7 +287,8 @@ ryw_nonce_announce(TimeLineID tli, bool again)
 	{
 		ryw_nonce_read(&lineage);
 		if (ryw_lineage_nonce(&lineage, tli) == 0)
-			known = draw(&lineage, tli);
+			known = load_at_last(&lineage) &&
+				(ryw_lineage_nonce(&lineage, tli) != 0 || draw(&lineage, tli));
 		if (known)
 		{
 			log_lineage(&lineage);
@@ -278,6 +317,7 @@ ryw_nonce_receive(const RywLineage *received)
 	bool		changed = false;
 
 	ryw_nonce_read(&lineage);
+	pg_atomic_write_u32(&nonce_shared->unread, 0);	/* this is all there is */
 	for (int i = 0; i < received->n; i++)
 	{
 		const RywNonce *nonce = &received->nonces[i];
@@ -308,6 +348,7 @@ ryw_nonce_forget_after(TimeLineID tli)
 	RywLineage	lineage;
 	int			known;
 
+	pg_atomic_write_u32(&nonce_shared->redo_ended, tli);
 	ryw_nonce_read(&lineage);
 	known = lineage.n;
 	ryw_lineage_forget_after(&lineage, tli);

@@ -174,9 +174,10 @@ tick_on_primary(Schedule *schedule, int64 now_us)
 
 	/*
 	 * One more when they are turned off, or were while this was down: replicas
-	 * shall not miss them.
+	 * shall not miss them.  None before the lineage.
 	 */
 	if (beat && connected > 0 &&
+		ryw_nonce_explained(GetWALInsertionTimeLine()) &&
 		(ryw_setting_heartbeat_interval > 0 || beat_announced_ms != 0))
 	{
 		write_heartbeat();

@@ -18,6 +18,11 @@
  * without a number: then there are no tokens, but every replica still learns
  * that the WAL of before ended there.
  *
+ * A file that is there but cannot be read, or is damaged, is not a file that is
+ * not there: a primary that drew another nonce then would call its own tokens
+ * foreign.  It draws none, and makes no token, until it can read the file or
+ * somebody has removed it; and nobody can say meanwhile which crash cost what.
+ *
  * On a replica the startup process takes the lineage in, and saves it at once,
  * so that no restart point can lie behind a record that the file lacks: that
  * is a file of some hundred bytes after each start of a primary.  Should that
@@ -59,7 +64,10 @@ typedef struct RywNonceShared
 	RywLineage	lineage;
 	pg_atomic_uint64 trusted;	/* lineage.restart.after; UINT64_MAX: no restart */
 	pg_atomic_uint32 announced; /* logged by this primary since it started */
+	pg_atomic_uint32 explained; /* the same, or at least where WAL had ended */
 	pg_atomic_uint32 unsaved;	/* received, but not in the file yet */
+	pg_atomic_uint32 unread;	/* nothing is known, for the file cannot be read */
+	pg_atomic_uint32 redo_ended;	/* on this timeline; 0: not since the start */
 } RywNonceShared;
 
 static RywNonceShared *nonce_shared;
@@ -107,12 +115,21 @@ ryw_nonce_trusted(void)
 	return trusted;
 }
 
+/* Is nothing known, because the file is there and cannot be read? */
+bool
+ryw_nonce_is_unread(void)
+{
+	return pg_atomic_read_u32(&nonce_shared->unread) != 0;
+}
+
 static void
 set_trusted(const RywRestart *restart)
 {
+	uint64		trusted = restart->tli == 0 ? UINT64_MAX : restart->after;
+
 	pg_write_barrier();
 	pg_atomic_write_u64(&nonce_shared->trusted,
-						restart->tli == 0 ? UINT64_MAX : restart->after);
+						ryw_nonce_is_unread() ? 0 : trusted);
 	pg_write_barrier();
 }
 
@@ -122,31 +139,34 @@ set_trusted(const RywRestart *restart)
  */
 
 /*
- * Read the file, in the postmaster.  A damaged one is worth a line in the log:
- * tokens of the timelines in it cannot be verified any more.
+ * Read the file.  No file is an empty lineage.  False, and a line in the log of
+ * this level, when there is one that cannot be read or is damaged: then tokens of
+ * the timelines in it cannot be verified.
  */
-static void
-load(RywLineage *lineage)
+static bool
+load(RywLineage *lineage, int elevel)
 {
 	unsigned char payload[RYW_LINEAGE_SIZE + 1];
 	int			fd = BasicOpenFile(LINEAGE_FILE, O_RDONLY | PG_BINARY);
 	ssize_t		length;
+	bool		loaded = false;
 
 	memset(lineage, 0, sizeof(RywLineage));
 	if (fd < 0 && errno == ENOENT)
-		return;
+		return true;
 	length = fd < 0 ? -1 : read(fd, payload, sizeof(payload));
 	if (length < 0)
-		ereport(LOG,
+		ereport(elevel,
 				(errcode_for_file_access(),
 				 errmsg("could not read file \"%s\": %m", LINEAGE_FILE)));
-	else if (ryw_lineage_decode(payload, (size_t) length, lineage) == 0)
-		ereport(LOG,
+	else if (!(loaded = ryw_lineage_decode(payload, (size_t) length, lineage) != 0))
+		ereport(elevel,
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("file \"%s\" is not a lineage of timelines",
 						LINEAGE_FILE)));
 	if (fd >= 0)
 		close(fd);
+	return loaded;
 }
 
 /* As ryw 1.0 can read it, so long as there is nothing that it does not know. */
@@ -203,8 +223,10 @@ nonce_init(void)
 	pg_atomic_init_u32(&nonce_shared->version, 0);
 	pg_atomic_init_u64(&nonce_shared->trusted, UINT64_MAX);
 	pg_atomic_init_u32(&nonce_shared->announced, 0);
+	pg_atomic_init_u32(&nonce_shared->explained, 0);
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
-	load(&lineage);
+	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
+	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
 	write_shared(&lineage);
 	set_trusted(&lineage.restart);
 }
@@ -251,6 +273,45 @@ ryw_nonce_announced(TimeLineID tli)
 
 	pg_read_barrier();			/* pairs with that of ryw_nonce_announce() */
 	return announced;
+}
+
+/*
+ * Has this primary logged what its start was after?  Before it has, it must not
+ * send heartbeats: to a replica they say that it has.
+ */
+bool
+ryw_nonce_explained(TimeLineID tli)
+{
+	return pg_atomic_read_u32(&nonce_shared->explained) == tli;
+}
+
+/*
+ * The file could not be read when this server started: try once more, and take
+ * over what of it is not of another branch.  What redo has found since holds
+ * against it.  False while it still cannot be read.  Call with the lock held, on a
+ * primary.
+ */
+static bool
+load_at_last(RywLineage *lineage)
+{
+	uint32		redo_ended = pg_atomic_read_u32(&nonce_shared->redo_ended);
+	RywLineage	late;
+
+	if (pg_atomic_read_u32(&nonce_shared->unread) == 0)
+		return true;
+	if (!load(&late, DEBUG1))
+		return false;
+	if (redo_ended != 0)
+		ryw_lineage_forget_after(&late, redo_ended);
+	for (int i = 0; i < lineage->n; i++)
+		ryw_lineage_set(&late, lineage->nonces[i].tli, lineage->nonces[i].nonce);
+	for (int i = 0; i < lineage->nboots; i++)
+		ryw_lineage_add_boot(&late, &lineage->boots[i]);
+	if (lineage->restart.tli != 0)
+		late.restart = lineage->restart;
+	*lineage = late;
+	pg_atomic_write_u32(&nonce_shared->unread, 0);
+	return true;
 }
 
 /* A random number that is not 0, or 0 and a line in the log. */
@@ -358,22 +419,23 @@ bool
 ryw_nonce_announce(TimeLineID tli, bool again)
 {
 	RywLineage	lineage;
-	bool		known = true;
+	bool		announced;
 
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_LINEAGE), LW_EXCLUSIVE);
-	if (again || !ryw_nonce_announced(tli))
+	ryw_nonce_read(&lineage);
+	announced = ryw_nonce_announced(tli);
+	if (announced ? again : load_at_last(&lineage))
 	{
-		ryw_nonce_read(&lineage);
-		if (!ryw_nonce_announced(tli))
-			known = begin_run(&lineage, tli);
+		announced = announced || begin_run(&lineage, tli);
 		log_lineage(&lineage);
 		write_shared(&lineage);
 		set_trusted(&lineage.restart);
-		if (known)
+		pg_atomic_write_u32(&nonce_shared->explained, tli);
+		if (announced)
 			pg_atomic_write_u32(&nonce_shared->announced, tli);
 	}
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_LINEAGE));
-	return known;
+	return announced;
 }
 
 /* ----------
@@ -397,6 +459,8 @@ static void
 replace(const RywLineage *lineage)
 {
 	write_shared(lineage);
+	if (ryw_nonce_is_unread())
+		return;					/* it knows more, once it can be read */
 	pg_atomic_write_u32(&nonce_shared->unsaved,
 						save(lineage, REDO_TEMP) ? 0 : 1);
 }
@@ -420,6 +484,7 @@ ryw_nonce_receive(const RywLineage *received, int version)
 						received->nonces[i].nonce);
 	if (version > 1)
 	{
+		pg_atomic_write_u32(&nonce_shared->unread, 0);	/* this is all there is */
 		lineage.nboots = received->nboots;
 		memcpy(lineage.boots, received->boots, sizeof(lineage.boots));
 		lineage.restart = (RywRestart) {0};
@@ -461,7 +526,8 @@ ryw_nonce_trust(void)
 {
 	RywLineage	lineage;
 
-	if (likely(pg_atomic_read_u64(&nonce_shared->trusted) == UINT64_MAX))
+	if (likely(pg_atomic_read_u64(&nonce_shared->trusted) == UINT64_MAX) ||
+		ryw_nonce_is_unread())
 		return false;
 	ryw_nonce_read(&lineage);
 	if (lineage.restart.tli != 0)
@@ -485,6 +551,7 @@ ryw_nonce_forget_after(TimeLineID tli)
 	RywLineage	lineage;
 	int			known;
 
+	pg_atomic_write_u32(&nonce_shared->redo_ended, tli);
 	ryw_nonce_read(&lineage);
 	known = lineage.n + lineage.nboots;
 	ryw_lineage_forget_after(&lineage, tli);

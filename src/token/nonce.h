@@ -16,8 +16,10 @@
 extern const RywShmemArea ryw_nonce_area;
 
 extern void ryw_nonce_read(RywLineage *lineage);
+extern bool ryw_nonce_is_unread(void);
 extern uint64 ryw_nonce_trusted(void);
 extern bool ryw_nonce_announced(TimeLineID tli);
+extern bool ryw_nonce_explained(TimeLineID tli);
 extern bool ryw_nonce_announce(TimeLineID tli, bool again);
 extern bool ryw_nonce_receive(const RywLineage *received, int version);
 extern void ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after,

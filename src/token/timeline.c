@@ -288,7 +288,7 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 		return position->is_primary ? RYW_LOST : RYW_NOT_YET;
 	}
 
-	if (!load_history(position->tli))
+	if (!load_history(position->tli) || ryw_nonce_is_unread())
 		return RYW_UNVERIFIABLE;
 	ryw_nonce_read(&lineage);
 	verdict = ryw_history_judge(&cached, &lineage, GetSystemIdentifier(),

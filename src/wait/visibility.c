@@ -125,17 +125,15 @@ ryw_visibility_begin(void)
 }
 
 /*
- * Collect the running transactions: those that new snapshots take for running.
- * The entry of a prepared transaction keeps its xid when it is over, so an
- * entry counts only if the dense array says the same.
+ * Collect the running transactions by looking at every entry.  That of a prepared
+ * transaction keeps its xid when it is over, so an entry counts only if the dense
+ * array says the same.  ProcArrayLock is held.
  */
 static int
-collect_running(Committing *running)
+collect_from_all(Committing *running, int nprocs)
 {
-	int			nprocs = MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
 	int			n = 0;
 
-	LWLockAcquire(ProcArrayLock, LW_SHARED);
 	for (int i = 0; i < nprocs; i++)
 	{
 		PGPROC	   *proc = GetPGProcByNumber(i);
@@ -145,6 +143,43 @@ collect_running(Committing *running)
 			continue;
 		running[n].xid = proc->xid;
 		running[n].proc = proc;
+		n++;
+	}
+	return n;
+}
+
+/*
+ * Collect the running transactions: those that new snapshots take for running.
+ * They are in the dense array, which is a few kilobytes where the entries are
+ * megabytes.  It is in the order of the entries, so the next one is searched for
+ * from the last, or its own place in the array, whatever is later.  What is not
+ * found that way may be the rest of a session that has left: then all entries are
+ * looked at.
+ */
+static int
+collect_running(Committing *running, int nprocs)
+{
+	int			procno = 0;
+	int			n = 0;
+
+	LWLockAcquire(ProcArrayLock, LW_SHARED);
+	for (int offset = 0; offset < nprocs; offset++)
+	{
+		TransactionId xid = ((volatile TransactionId *) ProcGlobal->xids)[offset];
+
+		if (!TransactionIdIsNormal(xid))
+			continue;
+		procno = Max(procno, offset);
+		while (procno < nprocs && (GetPGProcByNumber(procno)->pgxactoff != offset ||
+								   GetPGProcByNumber(procno)->xid != xid))
+			procno++;
+		if (procno == nprocs)
+		{
+			n = collect_from_all(running, nprocs);
+			break;
+		}
+		running[n].xid = xid;
+		running[n].proc = GetPGProcByNumber(procno);
 		n++;
 	}
 	LWLockRelease(ProcArrayLock);
@@ -157,7 +192,7 @@ collect_committing(RywInquiry *inquiry)
 {
 	int			nprocs = MaxBackends + NUM_AUXILIARY_PROCS + max_prepared_xacts;
 	Committing *running = palloc(sizeof(Committing) * nprocs);
-	int			nrunning = collect_running(running);
+	int			nrunning = collect_running(running, nprocs);
 
 	inquiry->committing = running;
 	for (int i = 0; i < nrunning; i++)

@@ -152,7 +152,8 @@ read_progress(Oid subid, RYW_ORIGIN_ID origin, Progress *progress)
 static Finding
 judge_progress(const RywToken *token, const Progress *progress)
 {
-	if (ryw_timeline_target(token) <= progress->applied)
+	if (progress->applied != InvalidXLogRecPtr &&
+		ryw_timeline_target(token) <= progress->applied)
 		return SUB_REACHED;
 	return progress->pid == 0 ? SUB_NOT_RUNNING : SUB_APPLYING;
 }

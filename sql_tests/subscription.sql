@@ -66,6 +66,9 @@ SELECT error_of('SELECT hides()');
 \echo == 85: ryw_wait with an LSN that may be one of a publisher
 SELECT error_of($$SELECT ryw_wait('FFFFFFFF/0', 0)$$);
 SELECT error_of($$SELECT ryw_wait('9-1-1', 0)$$) LIKE '%; for a write on a publisher use ryw_wait_subscription.' AS names_it;
+\set VERBOSITY terse
+SET ryw.wait_for = '9-1-1';
+\set VERBOSITY default
 
 DROP SUBSCRIPTION ryw_quiet;
 DROP FUNCTION hides();

@@ -26,7 +26,7 @@
  * Tables that are being copied still have a worker and an origin of their own, and
  * are behind the position; for them there is no answer.
  *
- * Nobody signals progress: the wait looks every few milliseconds.
+ * Nobody signals progress: the wait looks every few milliseconds, at first sooner.
  *
  * All state is this backend's.  LogicalRepWorkerLock is taken, shared, and the
  * locks of the catalogs.
@@ -191,12 +191,16 @@ is_error(Finding finding)
 	return finding >= SUB_UNKNOWN_PUBLISHER;
 }
 
-/* Is there still such a subscription?  Only asked when nothing of it is found. */
+/*
+ * Is there still such a subscription?  Asked after its progress was read: the number
+ * of a dropped one's origin may be given to another, but not before the drop has
+ * been committed.
+ */
 static bool
 is_dropped(const SubscriptionWait *wait)
 {
-	return wait->progress.applied == InvalidXLogRecPtr && wait->progress.pid == 0 &&
-		!SearchSysCacheExists1(SUBSCRIPTIONOID, ObjectIdGetDatum(wait->call->subject));
+	AcceptInvalidationMessages();
+	return !SearchSysCacheExists1(SUBSCRIPTIONOID, ObjectIdGetDatum(wait->call->subject));
 }
 
 /* Add the name of a table, or of how many more there are. */
@@ -288,13 +292,11 @@ look_at_subscription(void *arg)
 {
 	SubscriptionWait *wait = arg;
 
-	/* they would be held over the sleep, and be stale after it */
-	AcceptInvalidationMessages();
 	if (wait->written == InvalidXLogRecPtr)
 		wait->finding = look_at_progress(wait);
 	if (wait->written != InvalidXLogRecPtr || wait->finding == SUB_REACHED)
 		wait->finding = look_at_outcome(wait);
-	InvalidateCatalogSnapshot();
+	InvalidateCatalogSnapshot();	/* or it would be held over the sleep */
 	return wait->finding == SUB_REACHED || is_error(wait->finding);
 }
 

@@ -668,7 +668,8 @@ ryw_wait_require(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 static bool
 poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold hold)
 {
-	int			sleep_ms = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int			sleep_max = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int			sleep_ms = 1;	/* most waits are short */
 	int64		now_us = ryw_clock_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 	bool		over = is_over(arg);
@@ -679,6 +680,7 @@ poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold
 
 		yield_if_in_the_way(hold);
 		(void) sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
+		sleep_ms = Min(sleep_ms * 2, sleep_max);
 		now_us = ryw_clock_us();
 		if (now_us >= thorough_us)
 		{

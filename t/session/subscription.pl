@@ -101,6 +101,25 @@ sub hold_up
 
 sub let_go { return $locker->run('ROLLBACK'); }
 
+# Do commits on the subscriber wait?  Not before its checkpointer has seen the setting.
+sub commits_wait
+{
+	my $conn = wire($subscriber);
+	my ($result, $waits);
+
+	$conn->send_query('SELECT pg_logical_emit_message(true, $$ryw$$, $$$$)');
+	poll_until(
+		sub {
+			$result = $conn->try_collect;
+			$waits = sql($subscriber,
+				"SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
+			return defined $result || $waits;
+		});
+	$conn->cancel unless defined $result;
+	$conn->collect unless defined $result;
+	return $waits;
+}
+
 sub worker_waits
 {
 	my ($wait) = @_;
@@ -198,7 +217,7 @@ is(says($token, 10000), 't', 's59: subscriber: but afterwards');
 sql($subscriber, 'ALTER SUBSCRIPTION s SET (synchronous_commit = on)');
 sql($subscriber, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'");
 sql($subscriber, 'SELECT pg_reload_conf()');
-poll_until(sub { sql($subscriber, 'SHOW synchronous_standby_names') eq 'nobody' });
+poll_until(\&commits_wait) or die 'commits do not wait';
 ($row, $token) = write_row();
 worker_waits('SyncRep') or die 'the worker does not wait';
 $origin = sql($subscriber,
@@ -360,6 +379,32 @@ is(says($token, 200), 'f', 's59: subscriber: streamed: not applied');
 let_go();
 is(says($token, 10000), 't', 's59: subscriber: streamed: applied');
 is(has($i), 1, 's59: subscriber: streamed: and there');
+
+# Applied by a worker of its own, while it is streamed, from 16 on.
+SKIP:
+{
+	skip 'no parallel apply before 16', 5
+	  if sql($subscriber, 'SHOW server_version_num') < 160000;
+	sql($subscriber, 'ALTER SUBSCRIPTION s SET (streaming = parallel)');
+	hold_up();
+	$from = $i + 1;
+	$i += 5000;
+	$token = write_token($w,
+		"INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series($from, $i) g");
+	ok(poll_until(
+			sub {
+				sql($subscriber, q{SELECT count(*) FROM pg_stat_subscription
+					WHERE leader_pid IS NOT NULL}) > 0;
+			}),
+		's59: subscriber: parallel: control: it is');
+	my $after = write_token($w, 'INSERT INTO unpublished VALUES (4)');
+	is(says($token, 200), 'f', 's59: subscriber: parallel: not applied');
+	is(says($after, 200), 'f', 's59: subscriber: parallel: nor what follows it');
+	let_go();
+	is(says($after, 10000), 't', 's59: subscriber: parallel: applied');
+	is(has($i), 1, 's59: subscriber: parallel: and there');
+	sql($subscriber, 'ALTER SUBSCRIPTION s SET (streaming = on)');
+}
 
 sql($subscriber, $_)
   foreach q{CREATE SUBSCRIPTION two CONNECTION '} . $conninfo

@@ -378,6 +378,83 @@ COMMENT ON FUNCTION ryw_require_fresh(interval, bigint) IS
 'waits until the data here is not older than max_age: true, or error RY008 after timeout milliseconds';
 
 -- ----------------------------------------------------------------------
+-- Logical subscribers
+--
+-- The same types of tokens and timeouts as above.
+-- ----------------------------------------------------------------------
+
+CREATE FUNCTION ryw_wait_subscription(subscription text, token ryw_token, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_subscription_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_wait_subscription(subscription text, token text, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_subscription_text_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_wait_subscription(subscription text, token pg_lsn, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_subscription_lsn_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_wait_subscription(subscription text, token bpchar, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_subscription_text_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_wait_subscription(subscription text, token ryw_any_token, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_wait_subscription_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_subscription(subscription text, token ryw_token, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_subscription_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_subscription(subscription text, token text, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_subscription_text_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_subscription(subscription text, token pg_lsn, timeout bigint DEFAULT NULL)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_subscription_lsn_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_subscription(subscription text, token bpchar, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_subscription_text_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+CREATE FUNCTION ryw_require_subscription(subscription text, token ryw_any_token, timeout ryw_timeout)
+RETURNS boolean
+AS 'MODULE_PATHNAME', 'ryw_require_subscription_1_1'
+LANGUAGE C STABLE CALLED ON NULL INPUT PARALLEL RESTRICTED COST 1;
+
+COMMENT ON FUNCTION ryw_wait_subscription(text, ryw_token, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_wait_subscription(text, text, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_wait_subscription(text, pg_lsn, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_wait_subscription(text, bpchar, ryw_timeout) IS
+'waits until the subscription has applied its publisher''s token: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_wait_subscription(text, ryw_any_token, ryw_timeout) IS
+'waits until the subscription has applied its publisher''s token: true, or false after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_subscription(text, ryw_token, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or error RY001 after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_subscription(text, text, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or error RY001 after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_subscription(text, pg_lsn, bigint) IS
+'waits until the subscription has applied its publisher''s token: true, or error RY001 after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_subscription(text, bpchar, ryw_timeout) IS
+'waits until the subscription has applied its publisher''s token: true, or error RY001 after timeout milliseconds';
+COMMENT ON FUNCTION ryw_require_subscription(text, ryw_any_token, ryw_timeout) IS
+'waits until the subscription has applied its publisher''s token: true, or error RY001 after timeout milliseconds';
+
+-- ----------------------------------------------------------------------
 -- Nodes
 -- ----------------------------------------------------------------------
 

@@ -22,6 +22,8 @@
 #include "session/fresh.h"
 #include "session/keys.h"
 #include "session/prepared.h"
+#include "session/publisher.h"
+#include "session/subscription.h"
 #include "session/touches.h"
 #include "token/commit.h"
 #include "token/marks.h"
@@ -49,6 +51,7 @@ static const RywShmemArea *const areas[] = {
 	&ryw_queue_area,
 	&ryw_keys_area,
 	&ryw_prepared_area,
+	&ryw_publisher_area,
 	&ryw_recent_area,
 };
 
@@ -74,6 +77,8 @@ _PG_init(void)
 	ryw_hooks_install();
 	ryw_touches_install();
 	ryw_fresh_install();
+	ryw_publisher_install();
+	ryw_subscription_install();
 	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
 }

@@ -240,6 +240,30 @@ extern void ryw_compat_explain_query(RYW_EXPLAIN_PARAMS);
 #endif
 
 /*
+ * The apply worker of a subscription, if it runs; LogicalRepWorkerLock is held.
+ * This server's definitions of it are in a header of its own, for few files.
+ */
+#if PG_VERSION_NUM >= 190000
+#define ryw_compat_apply_worker(subid) \
+	logicalrep_worker_find(WORKERTYPE_APPLY, (subid), InvalidOid, true)
+#else
+#define ryw_compat_apply_worker(subid) \
+	logicalrep_worker_find((subid), InvalidOid, true)
+#endif
+
+/* How an apply worker asks the publisher who it is. */
+#if PG_VERSION_NUM >= 190000
+#define RYW_IDENTIFY_PARAMS \
+	WalReceiverConn *conn, TimeLineID *tli, XLogRecPtr *server_lsn
+#define RYW_IDENTIFY_ARGS	conn, tli, server_lsn
+#define RYW_ORIGIN_ID		ReplOriginId
+#else
+#define RYW_IDENTIFY_PARAMS	WalReceiverConn *conn, TimeLineID *tli
+#define RYW_IDENTIFY_ARGS	conn, tli
+#define RYW_ORIGIN_ID		RepOriginId
+#endif
+
+/*
  * Report bad input of a type.  From 16 on the caller of an input function may
  * collect errors: context is fcinfo->context then, and control comes back.
  * With a NULL context, and on 15 always, this raises.

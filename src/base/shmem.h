@@ -20,6 +20,7 @@ typedef enum RywLock
 	RYW_LOCK_REPORTS,			/* what replicas hand up about their own */
 	RYW_LOCK_LINEAGE,			/* the nonces' file; never the startup process */
 	RYW_LOCK_PREPARED,			/* keys of prepared transactions */
+	RYW_LOCK_PUBLISHERS,		/* who the publishers are */
 	RYW_LOCK_KEYS,				/* the first of those of the table of keys */
 	RYW_LOCKS = RYW_LOCK_KEYS + RYW_KEY_LOCKS
 } RywLock;

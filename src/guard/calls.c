@@ -72,6 +72,13 @@ ryw_calls_add(const RywGuardFunction *functions, int n)
 	}
 }
 
+/* How many arguments do functions of this kind have? */
+int
+ryw_calls_nargs(const RywGuardFunction *kind)
+{
+	return kind->read_subject ? 3 : 2;
+}
+
 /*
  * Is this pg_proc entry the SQL side of that C function?  Asked of the loader, not
  * of the function manager, which would ask our own hook about the entry.
@@ -85,7 +92,7 @@ is_entry_of(HeapTuple tuple, const RywGuardFunction *kind)
 	bool		no_symbol;
 	bool		no_library;
 
-	if (form->prolang != ClanguageId || form->pronargs != 2)
+	if (form->prolang != ClanguageId || form->pronargs != ryw_calls_nargs(kind))
 		return false;
 	symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
 	library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
@@ -329,13 +336,14 @@ read_timeout(NullableDatum argument)
  * what the function's read() raises.
  */
 void
-ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
-					RywGuardCall *call)
+ryw_calls_read_args(const NullableDatum *args, RywGuardCall *call)
 {
-	call->is_null = target.isnull;
+	if (call->function->read_subject)
+		call->function->read_subject(*args++, call);
+	call->is_null = args[0].isnull;
 	if (!call->is_null)
-		call->function->read(target.value, call);
-	call->timeout = read_timeout(timeout);
+		call->function->read(args[0].value, call);
+	call->timeout = read_timeout(args[1]);
 	if (call->is_null)
 		call->function->note_null();
 }
@@ -348,17 +356,18 @@ ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
 void
 ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 {
-	Node	   *target_arg = linitial(expr->args);
-	Node	   *timeout_arg = lsecond(expr->args);
 	EState	   *estate = NULL;
-	NullableDatum target;
-	NullableDatum timeout;
+	NullableDatum args[RYW_CALLS_MAX_ARGS];
+	bool		are_plain = true;
+	int			nargs = 0;
+	ListCell   *lc;
 
 	if (!ryw_compat_may_execute(expr->funcid))
 		aclcheck_error(ACLCHECK_NO_PRIV, OBJECT_FUNCTION,
 					   get_func_name(expr->funcid));
-	if ((!is_plain(target_arg) || !is_plain(timeout_arg)) &&
-		ryw_calls_is_row_dependent((Node *) expr->args))
+	foreach(lc, expr->args)
+		are_plain = are_plain && is_plain(lfirst(lc));
+	if (!are_plain && ryw_calls_is_row_dependent((Node *) expr->args))
 		ryw_wait_refuse("The arguments depend on rows, or call volatile functions.",
 						"Give the token as a constant or a parameter.");
 
@@ -366,9 +375,14 @@ ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 	call->function = function_by_oid(expr->funcid);
 	if (call->function == NULL)
 		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
-	target.value = evaluate((Expr *) target_arg, params, &estate, &target.isnull);
-	timeout.value = evaluate((Expr *) timeout_arg, params, &estate, &timeout.isnull);
-	ryw_calls_read_args(target, timeout, call);
+	Assert(list_length(expr->args) == ryw_calls_nargs(call->function));
+	foreach(lc, expr->args)
+	{
+		NullableDatum *arg = &args[nargs++];
+
+		arg->value = evaluate(lfirst(lc), params, &estate, &arg->isnull);
+	}
+	ryw_calls_read_args(args, call);
 	if (estate)
 		FreeExecutorState(estate);
 }
@@ -379,6 +393,8 @@ ryw_calls_refuse_snapshot(const RywGuardFunction *function)
 {
 	if (ryw_snapshot_is_fixed())
 		ryw_wait_refuse("The isolation level fixes the snapshot of the transaction.",
+						function->setting == NULL ?
+						"Call it ahead of the transaction." :
 						psprintf("Use SET LOCAL %s as the first statement of the transaction.",
 								 function->setting));
 	ryw_wait_refuse("The snapshot belongs to another query that is still running.",

@@ -18,15 +18,20 @@
 
 typedef struct RywGuardCall RywGuardCall;
 
+/* The most arguments that one has. */
+#define RYW_CALLS_MAX_ARGS	3
+
 /* A kind of function that waits, and what it does. */
 typedef struct RywGuardFunction
 {
 	const char *name;			/* in SQL */
 	PGFunction	address;		/* tells it from others of that name */
 
-	/* read the first argument, which is not NULL; may set is_null */
+	/* read an argument ahead of the others: whose tokens; NULL: there is none */
+	void		(*read_subject) (NullableDatum value, RywGuardCall *call);
+	/* read the first of the others, which is not NULL; may set is_null */
 	void		(*read) (Datum value, RywGuardCall *call);
-	/* the first argument is NULL, or read() found that it means that */
+	/* that argument is NULL, or read() found that it means that */
 	void		(*note_null) (void);
 	/* is there nothing to wait for?  And before the statement was parsed? */
 	bool		(*is_over) (const RywGuardCall *call);
@@ -36,7 +41,7 @@ typedef struct RywGuardFunction
 
 	RywCounter	counter;		/* of those with nothing to wait for */
 	bool		ages;			/* what was true need not stay so: asked last */
-	const char *setting;		/* waits where a transaction has one snapshot */
+	const char *setting;		/* waits where a transaction has one snapshot; NULL: none */
 } RywGuardFunction;
 
 /* A call, and what came of its wait. */
@@ -45,6 +50,7 @@ struct RywGuardCall
 	const Node *expr;			/* the FuncExpr in the plan */
 	const RywGuardFunction *function;
 	bool		is_null;		/* there is nothing to wait for */
+	Oid			subject;		/* as read_subject() sets it */
 	union
 	{
 		RywTokenSet tokens;
@@ -62,8 +68,8 @@ extern bool ryw_calls_is_row_dependent(Node *expr);
 extern List *ryw_calls_find(PlannedStmt *stmt);
 extern void ryw_calls_read(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
-extern void ryw_calls_read_args(NullableDatum target, NullableDatum timeout,
-								RywGuardCall *call);
+extern void ryw_calls_read_args(const NullableDatum *args, RywGuardCall *call);
+extern int	ryw_calls_nargs(const RywGuardFunction *kind);
 RYW_NORETURN extern void ryw_calls_refuse_snapshot(const RywGuardFunction *function);
 RYW_NORETURN extern void ryw_calls_refuse_planning(void);
 extern void ryw_calls_add(const RywGuardFunction *functions, int n);

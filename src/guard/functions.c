@@ -101,7 +101,7 @@ wait_or_raise(const RywGuardCall *call, RywWaited *waited)
 }
 
 #define TOKEN_FUNCTION(name, address, read, wait) \
-	{name, address, read, ryw_wait_without_token, are_reached, were_reached, wait, \
+	{name, address, NULL, read, ryw_wait_without_token, are_reached, were_reached, wait, \
 		RYW_COUNT_AT_ONCE, false, "ryw.wait_for"}
 
 static const RywGuardFunction token_functions[] = {
@@ -134,7 +134,7 @@ wait_in_place(const RywGuardFunction *function, FunctionCallInfo fcinfo)
 	RywWaited	waited = {0};
 	bool		answer;
 
-	ryw_calls_read_args(fcinfo->args[0], fcinfo->args[1], &call);
+	ryw_calls_read_args(fcinfo->args, &call);
 	if (call.is_null)
 		return true;
 

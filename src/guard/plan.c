@@ -208,7 +208,9 @@ plan_call(PlannerInfo *root, FuncExpr *call)
 		unknown->paramtypmod = -1;
 		unknown->paramcollid = get_typcollation(unknown->paramtype);
 		unknown->location = -1;
-		call->args = list_make2(unknown, makeNullConst(types[1], -1, InvalidOid));
+		call->args = list_make1(unknown);
+		for (int i = 1; i < ntypes; i++)
+			call->args = lappend(call->args, makeNullConst(types[i], -1, InvalidOid));
 	}
 	call = (FuncExpr *) eval_const_expressions(root, (Node *) call);
 	(void) extract_query_dependencies_walker((Node *) call, root);

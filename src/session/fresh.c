@@ -201,7 +201,7 @@ refuse_null_age(void)
 }
 
 #define FRESH_FUNCTION(name, address, wait) \
-	{name, address, read_max_age, refuse_null_age, is_fresh, was_fresh, wait, \
+	{name, address, NULL, read_max_age, refuse_null_age, is_fresh, was_fresh, wait, \
 		RYW_COUNT_FRESH, true, "ryw.max_staleness"}
 
 static const RywGuardFunction fresh_functions[] = {

@@ -26,8 +26,13 @@
  */
 #include "postgres.h"
 
+#include "access/genam.h"
+#include "access/htup_details.h"
+#include "access/table.h"
 #include "access/xlog.h"
+#include "catalog/pg_subscription.h"
 #include "miscadmin.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
 
@@ -105,6 +110,42 @@ errdetail_distance(RywVerdict verdict, const RywToken *token,
 }
 
 /*
+ * Does this database subscribe to another cluster?  Then an LSN that means nothing
+ * here may be one of there.  Reads the catalog: only on the way to an error.
+ */
+static bool
+is_subscriber(void)
+{
+	Relation	rel = table_open(SubscriptionRelationId, AccessShareLock);
+	ScanKeyData key;
+	SysScanDesc scan;
+	bool		found;
+
+	ScanKeyInit(&key, Anum_pg_subscription_subdbid, BTEqualStrategyNumber, F_OIDEQ,
+				ObjectIdGetDatum(MyDatabaseId));
+	scan = systable_beginscan(rel, InvalidOid, false, NULL, 1, &key);
+	found = HeapTupleIsValid(systable_getnext(scan));
+	systable_endscan(scan);
+	table_close(rel, AccessShareLock);
+	return found;
+}
+
+/*
+ * A bare LSN does not say whose it is, so where there are subscriptions it is not
+ * called lost.  Raises RY004.
+ */
+static void
+refuse_theirs(const RywToken *token, const RywPosition *position)
+{
+	if (!RywTokenIsBare(token) || !is_subscriber())
+		return;
+	ryw_wait_refuse(psprintf("LSN %X/%X is beyond the end of this primary's WAL, %X/%X; "
+							 "it is no replica of the publishers that it subscribes to.",
+							 LSN_FORMAT_ARGS(token->lsn), LSN_FORMAT_ARGS(position->lsn)),
+					"For a write on a publisher use ryw_wait_subscription.");
+}
+
+/*
  * Raise unless the verdict is a plain "reached" or "not yet": a token that
  * is lost, foreign or beyond verification is never just false.
  */
@@ -120,6 +161,7 @@ check_verdict(RywVerdict verdict, const RywToken *token,
 		case RYW_RESTARTED:
 			return;
 		case RYW_LOST:
+			refuse_theirs(token, position);
 			ryw_stats_count(RYW_COUNT_LOST);
 			ereport(ERROR,
 					(errcode(ERRCODE_RYW_LOST),
@@ -133,6 +175,9 @@ check_verdict(RywVerdict verdict, const RywToken *token,
 					(errcode(ERRCODE_RYW_FOREIGN),
 					 errmsg("token is from another cluster or a diverged timeline"),
 					 errdetail_distance(verdict, token, position),
+					 is_subscriber() ?
+					 errhint("Send the read to a node of the cluster that minted the token; "
+							 "for a write on a publisher use ryw_wait_subscription.") :
 					 errhint("Send the read to a node of the cluster that minted the token.")));
 			break;
 		case RYW_UNVERIFIABLE:
@@ -626,7 +671,8 @@ ryw_wait_require(const RywTokenSet *set, RywTimeout timeout, RywWaited *waited)
 static bool
 poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold hold)
 {
-	int			sleep_ms = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int			sleep_max = hold == RYW_HOLD_NOTHING ? SLEEP_POLLING : SLEEP_HOLDING;
+	int			sleep_ms = 1;	/* most waits are short */
 	int64		now_us = ryw_clock_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 	bool		over = is_over(arg);
@@ -637,6 +683,7 @@ poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold
 
 		yield_if_in_the_way(hold);
 		(void) sleep_until_woken((long) Min((int64) sleep_ms, left_ms));
+		sleep_ms = Min(sleep_ms * 2, sleep_max);
 		now_us = ryw_clock_us();
 		if (now_us >= thorough_us)
 		{

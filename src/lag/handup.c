@@ -373,17 +373,25 @@ ryw_handup_collect(RywReported *reported, int room, int64 now_us,
 }
 
 /*
- * Take a report apart: rows, and from version 1.1 on the place of each and the
- * reporter's own.  False when it is none.
+ * Take a report apart: rows, and from version 1.1 on those that one heartbeat has
+ * no room for, and the place of each and the reporter's own.  False when it is none.
  */
 static bool
 parse_report(const unsigned char *bytes, size_t length,
 			 RywHeartbeat *downstream, RywPlaces *places)
 {
+	static RywHeartbeat beyond; /* too large for the stack */
 	size_t		taken = ryw_heartbeat_read(bytes, length, downstream);
+	size_t		more;
 
 	memset(places, 0, sizeof(RywPlaces));
-	if (taken == 0 || !report_has_times(downstream))
+	if (taken == 0)
+		return false;
+	more = ryw_heartbeat_read_beyond(bytes + taken, length - taken, &beyond);
+	if (more > 0 && !ryw_heartbeat_join(downstream, &beyond))
+		return false;
+	taken += more;
+	if (!report_has_times(downstream))
 		return false;
 	return taken == length ||
 		(ryw_places_decode(bytes + taken, length - taken, places) &&

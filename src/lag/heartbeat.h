@@ -16,6 +16,11 @@
  * from its time, so that a row of a node that keeps up takes about 30 bytes.
  * A payload that is not exactly this is not a heartbeat.
  *
+ * One takes RYW_HEARTBEAT_ROWS nodes, for 1.0 takes no more.  Those beyond are in a
+ * record of their own, written before the heartbeat that it belongs to: four bytes
+ * "RYWM", one byte of version, the heartbeat's time and position, and nodes in the
+ * same form.  Version 1.0 passes over it.
+ *
  *-------------------------------------------------------------------------
  */
 #ifndef RYW_HEARTBEAT_H
@@ -27,10 +32,13 @@
 
 #include "base/nodename.h"
 
-#define RYW_MAX_NODES		64
+#define RYW_MAX_NODES		256
+#define RYW_HEARTBEAT_ROWS	64
 
-/* Room for the largest heartbeat there can be. */
-#define RYW_HEARTBEAT_SIZE	(64 + RYW_MAX_NODES * (RYW_NODE_NAME_SIZE + 128))
+/* Room for the largest heartbeat there can be, and for the nodes beyond. */
+#define RYW_HEARTBEAT_SIZE	(64 + RYW_HEARTBEAT_ROWS * (RYW_NODE_NAME_SIZE + 128))
+#define RYW_BEYOND_SIZE \
+	(64 + (RYW_MAX_NODES - RYW_HEARTBEAT_ROWS) * (RYW_NODE_NAME_SIZE + 128))
 
 /* A duration or an LSN that is not known. */
 #define RYW_UNKNOWN_US		((int64_t) -1)
@@ -95,5 +103,10 @@ extern size_t ryw_heartbeat_read(const unsigned char *payload, size_t length,
 								 RywHeartbeat *heartbeat);
 extern bool ryw_heartbeat_decode(const unsigned char *payload, size_t length,
 								 RywHeartbeat *heartbeat);
+extern size_t ryw_heartbeat_encode_beyond(const RywHeartbeat *heartbeat,
+										  unsigned char *payload, size_t size);
+extern size_t ryw_heartbeat_read_beyond(const unsigned char *payload, size_t length,
+										RywHeartbeat *beyond);
+extern bool ryw_heartbeat_join(RywHeartbeat *heartbeat, const RywHeartbeat *beyond);
 
 #endif							/* RYW_HEARTBEAT_H */

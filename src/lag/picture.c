@@ -140,24 +140,29 @@ ryw_picture_publish(const RywHeartbeat *cluster, const RywPlaces *places)
 
 /*
  * Take in the payload of an XLOG_NOOP record.  Returns whether it was a
- * heartbeat.  Places are kept until the heartbeat comes that they belong to,
- * which is the next one; anything else is ignored.  Startup process: allocates
+ * heartbeat.  Places, and the nodes that it has no room for, are kept until the
+ * heartbeat comes that they belong to, which is the next one; anything else is
+ * ignored.  Startup process: allocates
  * nothing, raises nothing, takes no lock.
  */
 bool
 ryw_picture_receive(const unsigned char *payload, size_t length)
 {
 	static RywHeartbeat received;	/* too large for the stack */
+	static RywHeartbeat beyond;
 	static RywPlaces received_places;
 
 	if (ryw_heartbeat_decode(payload, length, &received))
 	{
+		(void) ryw_heartbeat_join(&received, &beyond);
 		write_picture(&received,
 					  received_places.nplaces == received.nnodes &&
 					  received_places.sent_at == received.sent_at ? &received_places : NULL,
 					  false);
 		return true;
 	}
+	if (ryw_heartbeat_read_beyond(payload, length, &beyond) > 0)
+		return false;
 	if (!ryw_places_decode(payload, length, &received_places))
 		received_places.nplaces = 0;
 	return false;

@@ -212,11 +212,11 @@ go_on_connecting(void)
 	}
 }
 
-/* Call upstream's function, with the places unless it refuses them. */
+/* Call upstream's function; one that refuses places takes one heartbeat's rows alone. */
 static void
 call_upstream(void)
 {
-	static unsigned char rows[RYW_HEARTBEAT_SIZE + RYW_PLACES_SIZE];
+	static unsigned char rows[RYW_HEARTBEAT_SIZE + RYW_BEYOND_SIZE + RYW_PLACES_SIZE];
 	uint64		instance = ryw_handup_draw_instance();
 	char		name[RYW_NODE_NAME_SIZE];
 	size_t		length = ryw_heartbeat_encode(report_rows, rows, RYW_HEARTBEAT_SIZE);
@@ -227,7 +227,10 @@ call_upstream(void)
 
 	place_called = report_places->places[report_places->nplaces - 1];
 	if (!link_refuses_places)
+	{
+		length += ryw_heartbeat_encode_beyond(report_rows, rows + length, RYW_BEYOND_SIZE);
 		length += ryw_places_encode(report_places, rows + length, RYW_PLACES_SIZE);
+	}
 	lengths[2] = (int) length;
 	ryw_nodename_upstream(name);
 	await_answer(PQsendQueryParams(report_conn, REPORT_QUERY, 3, types, values,

@@ -347,7 +347,7 @@ put_own_row(ReturnSetInfo *result, const RywHere *here, XLogRecPtr end)
 Datum
 ryw_lag_1_0(PG_FUNCTION_ARGS)
 {
-	RywPicture *picture = palloc0(sizeof(RywPicture));
+	RywPicture *picture = palloc(sizeof(RywPicture));
 	ReturnSetInfo *result;
 	RywHere		here;
 	XLogRecPtr	end;
@@ -426,7 +426,7 @@ ryw_views_age_reason(const RywAge *age)
 Datum
 ryw_staleness_1_0(PG_FUNCTION_ARGS)
 {
-	RywPicture *picture = palloc0(sizeof(RywPicture));
+	RywPicture *picture = palloc(sizeof(RywPicture));
 	RywHere		here;
 
 	(void) fcinfo;

@@ -111,15 +111,19 @@ write_noop(const unsigned char *payload, size_t length)
 }
 
 /*
- * Write the picture into WAL, its nodes' places first, and flush both:
- * walsenders send what is flushed.
+ * Write the picture into WAL, first the nodes that a heartbeat has no room for, and
+ * all nodes' places, and flush it: walsenders send what is flushed.
  */
 static void
 write_heartbeat(void)
 {
 	static unsigned char payload[RYW_HEARTBEAT_SIZE];
+	static unsigned char beyond[RYW_BEYOND_SIZE];
 	static unsigned char places[RYW_PLACES_SIZE];
 
+	if (worker_picture.nnodes > RYW_HEARTBEAT_ROWS)
+		(void) write_noop(beyond, ryw_heartbeat_encode_beyond(&worker_picture, beyond,
+															  sizeof(beyond)));
 	(void) write_noop(places, ryw_places_encode(&worker_places, places, sizeof(places)));
 	XLogFlush(write_noop(payload, ryw_heartbeat_encode(&worker_picture, payload,
 													   sizeof(payload))));

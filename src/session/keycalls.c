@@ -45,7 +45,7 @@ RYW_NORETURN static void refuse_on_replica(void);
 static void
 refuse_on_replica(void)
 {
-	RywPicture *picture = palloc0(sizeof(RywPicture));
+	RywPicture *picture = palloc(sizeof(RywPicture));
 	const char *name = ryw_picture_read(picture) && picture->cluster.nnodes > 0 ?
 		picture->cluster.nodes[0].name : "";
 

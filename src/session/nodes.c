@@ -302,7 +302,7 @@ put_candidate(ReturnSetInfo *result, const Candidate *candidate)
 Datum
 ryw_nodes_1_1(PG_FUNCTION_ARGS)
 {
-	RywPicture *picture = palloc0(sizeof(RywPicture));
+	RywPicture *picture = palloc(sizeof(RywPicture));
 	Candidate  *candidates = palloc0(sizeof(Candidate) * RYW_MAX_PLACES);
 	RywTokenSet set = {0};
 	int64		max_lag_us = PG_INT64_MAX;

@@ -145,7 +145,7 @@ is_settling(const Demand *demand)
 static Unready
 look_at_replica(Demand *demand, Condition *condition)
 {
-	RywPicture *picture = palloc0(sizeof(RywPicture));
+	RywPicture *picture = palloc(sizeof(RywPicture));
 	bool		is_connected = ryw_replica_is_connected();
 	RywHere		here;
 

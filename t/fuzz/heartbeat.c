@@ -28,6 +28,32 @@ check_node(const RywNode *node)
 	assert(node->lag_max_us >= RYW_UNKNOWN_US);
 }
 
+/* The nodes that a heartbeat has no room for, behind one that is full. */
+static void
+check_beyond(const uint8_t *data, size_t size)
+{
+	static RywHeartbeat full;
+	static RywHeartbeat beyond;
+	static RywHeartbeat again;
+	static unsigned char payload[RYW_BEYOND_SIZE];
+	size_t		length;
+
+	memset(&beyond, 0, sizeof(beyond));
+	if (ryw_heartbeat_read_beyond(data, size, &beyond) == 0 || beyond.nnodes == 0)
+		return;
+	assert(beyond.nnodes <= RYW_MAX_NODES - RYW_HEARTBEAT_ROWS);
+	for (int i = 0; i < beyond.nnodes; i++)
+		check_node(&beyond.nodes[i]);
+	full.nnodes = RYW_HEARTBEAT_ROWS;
+	full.sent_at = beyond.sent_at;
+	full.lsn = beyond.lsn;
+	assert(ryw_heartbeat_join(&full, &beyond));
+	length = ryw_heartbeat_encode_beyond(&full, payload, sizeof(payload));
+	memset(&again, 0, sizeof(again));
+	assert(length > 0 && ryw_heartbeat_read_beyond(payload, length, &again) == length);
+	assert(memcmp(&beyond, &again, sizeof(again)) == 0);
+}
+
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
@@ -36,11 +62,12 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static unsigned char payload[RYW_HEARTBEAT_SIZE];
 	size_t		length;
 
+	check_beyond(data, size);
 	memset(&first, 0, sizeof(first));
 	if (!ryw_heartbeat_decode(data, size, &first))
 		return 0;
 
-	assert(first.nnodes >= 0 && first.nnodes <= RYW_MAX_NODES);
+	assert(first.nnodes >= 0 && first.nnodes <= RYW_HEARTBEAT_ROWS);
 	for (int i = 0; i < first.nnodes; i++)
 		check_node(&first.nodes[i]);
 

@@ -337,9 +337,9 @@ sub quoted_conninfo
 {
 	my $c = wire($primary);
 	my $report = "SELECT ryw_report_downstream('replica1', 1, '\\x"
-	  . report_of([ map { "ghost$_" } 1 .. 64 ]) . "')";
+	  . report_of([ map { "ghost$_" } 1 .. 256 ]) . "')";
 
-	ok(poll_until(sub { $c->run($report); lag_rows($primary) == 64 }, 10),
+	ok(poll_until(sub { $c->run($report); lag_rows($primary) == 256 }, 10),
 		'no more rows than there is room for');
 	ok(is_fresh($replica1), 'which still make a heartbeat');
 	my $late = add_replica($nodes, 'late', $primary);
@@ -350,10 +350,10 @@ sub quoted_conninfo
 			},
 			15),
 		'a replica of the primary takes the place of one that is reported');
-	is(scalar lag_rows($primary), 64, 'which there is one fewer of then');
+	is(scalar lag_rows($primary), 256, 'which there is one fewer of then');
 	$c->vanish;
 	ok( poll_until(
-			sub { 60 == grep { $_->{state} eq 'gone' } lag_rows($primary) }, 20),
+			sub { 252 == grep { $_->{state} eq 'gone' } lag_rows($primary) }, 20),
 		'most of them go');
 }
 

@@ -169,7 +169,7 @@ sub signed
 	return unsigned($value < 0 ? -2 * $value - 1 : 2 * $value);
 }
 
-# Rows of these names, in hex.  Options: sent_at, and for each row observed_at and
+# Rows of these names, in hex: those beyond 64 in a record of their own.  Options: sent_at, and for each row observed_at and
 # replied_at, all as epochs in seconds; replay, as a number.
 sub report_of
 {
@@ -185,10 +185,17 @@ sub report_of
 	  qw(observed_at replied_at);
 	my $position = $distance->($arg{replay}, 0);
 
-	return unpack 'H*', "RYWH\1" . signed($sent_at) . "\0\1\0" . chr(@$names)
-	  . join('', map {
-			chr(length) . $_ . "\1\4\1" . $position x 4 . "\1" x 5 . $observed . $replied
-	  } @$names);
+	my @rows = map {
+		chr(length) . $_ . "\1\4\1" . $position x 4 . "\1" x 5 . $observed . $replied
+	} @$names;
+	my @beyond = splice(@rows, @rows < 64 ? scalar @rows : 64);
+	my $report = join('', "RYWH\1", signed($sent_at), "\0\1\0", unsigned(scalar @rows), @rows);
+
+	# behind those beyond comes where the nodes are found: of each nothing is known
+	$report .= join('', "RYWM\1", signed($sent_at), "\0", unsigned(scalar @beyond), @beyond,
+		"RYWP\1", signed($sent_at), "\0", unsigned(@$names + 1), "\0\0\0\0" x (@$names + 1))
+	  if @beyond;
+	return unpack 'H*', $report;
 }
 
 # ---- children of the test ----

@@ -60,6 +60,7 @@ my %decoder = (
 	'K' => [ 'BackendKeyData', \&decode_key_data ],
 	'A' => [ 'NotificationResponse', \&decode_notification ],
 	'H' => [ 'CopyOutResponse', sub { () } ],
+	'W' => [ 'CopyBothResponse', sub { () } ],
 	'd' => [ 'CopyData', sub { (data => $_[0]) } ],
 	'c' => [ 'CopyDone', sub { () } ],
 	'1' => [ 'ParseComplete', sub { () } ],

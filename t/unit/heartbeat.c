@@ -106,29 +106,14 @@ decode(const unsigned char *bytes, size_t length)
 	return result;
 }
 
+/* Every number as long as it can be. */
 static void
-test_round_trips(void)
+fill_largest(int nnodes)
 {
-	bool		all = true;
-	size_t		largest = 0;
-
-	for (int run = 0; run < 20000; run++)
-	{
-		size_t		length;
-
-		fill(&sent, (int) (any_number() % (RYW_MAX_NODES + 1)),
-			 (int) (any_number() % RYW_NODE_NAME_SIZE));
-		length = ryw_heartbeat_encode(&sent, payload, sizeof(payload));
-		largest = length > largest ? length : largest;
-		all = all && length > 0 && decode(payload, length) &&
-			is_same(&sent, &received);
-	}
-	ok(all, "what is written comes back");
-
-	fill(&sent, RYW_MAX_NODES, RYW_NODE_NAME_SIZE - 1);
+	fill(&sent, nnodes, RYW_NODE_NAME_SIZE - 1);
 	sent.sent_at = INT64_MIN;
 	sent.lsn = UINT64_MAX;
-	for (int i = 0; i < RYW_MAX_NODES; i++)
+	for (int i = 0; i < nnodes; i++)
 	{
 		RywNode    *node = &sent.nodes[i];
 
@@ -139,6 +124,28 @@ test_round_trips(void)
 		node->observed_at = node->replied_at = INT64_MAX >> 1;
 		node->tli = UINT32_MAX;
 	}
+}
+
+static void
+test_round_trips(void)
+{
+	bool		all = true;
+	size_t		largest = 0;
+
+	for (int run = 0; run < 20000; run++)
+	{
+		size_t		length;
+
+		fill(&sent, (int) (any_number() % (RYW_HEARTBEAT_ROWS + 1)),
+			 (int) (any_number() % RYW_NODE_NAME_SIZE));
+		length = ryw_heartbeat_encode(&sent, payload, sizeof(payload));
+		largest = length > largest ? length : largest;
+		all = all && length > 0 && decode(payload, length) &&
+			is_same(&sent, &received);
+	}
+	ok(all, "what is written comes back");
+
+	fill_largest(RYW_HEARTBEAT_ROWS);
 	ok(ryw_heartbeat_encode(&sent, payload, sizeof(payload)) > largest,
 	   "the largest there can be fits");
 	ok(decode(payload, ryw_heartbeat_encode(&sent, payload, sizeof(payload))) &&
@@ -250,7 +257,7 @@ test_anything_else(void)
 		for (size_t i = 5; i < noise; i++)
 			changed[i] = (unsigned char) any_number();
 		memcpy(changed, payload, 5);
-		if (decode(changed, noise) && received.nnodes > RYW_MAX_NODES)
+		if (decode(changed, noise) && received.nnodes > RYW_HEARTBEAT_ROWS)
 			sane = false;
 	}
 	ok(sane, "noise behind a right beginning");
@@ -269,12 +276,96 @@ test_no_room(void)
 	ok(ryw_heartbeat_encode(&sent, payload, length) == length, "just fits");
 }
 
+static RywHeartbeat beyond;
+static unsigned char second[RYW_BEYOND_SIZE];
+
+/* Read them from a copy, as decode() does; returns how many bytes were taken. */
+static size_t
+read_beyond(const unsigned char *bytes, size_t length)
+{
+	unsigned char *copy = malloc(length ? length : 1);
+	size_t		taken;
+
+	memcpy(copy, bytes, length);
+	memset(&beyond, 0, sizeof(beyond));
+	taken = ryw_heartbeat_read_beyond(copy, length, &beyond);
+	free(copy);
+	return taken;
+}
+
+static void
+test_beyond(void)
+{
+	bool		all = true;
+	bool		first = true;
+	bool		none = true;
+	size_t		length;
+
+	for (int nnodes = 0; nnodes <= RYW_MAX_NODES; nnodes++)
+	{
+		fill(&sent, nnodes, (int) (any_number() % RYW_NODE_NAME_SIZE));
+		length = ryw_heartbeat_encode_beyond(&sent, second, sizeof(second));
+		if (nnodes <= RYW_HEARTBEAT_ROWS)
+		{
+			none = none && length == 0;
+			continue;
+		}
+		/* what a version 1.0 has of it */
+		first = first && decode(payload, ryw_heartbeat_encode(&sent, payload, sizeof(payload))) &&
+			received.nnodes == RYW_HEARTBEAT_ROWS &&
+			memcmp(received.nodes, sent.nodes, sizeof(RywNode) * RYW_HEARTBEAT_ROWS) == 0;
+		all = all && length > 0 && read_beyond(second, length) == length &&
+			ryw_heartbeat_join(&received, &beyond) && is_same(&sent, &received);
+	}
+	ok(none, "s101: up to 64 nodes: nothing but a heartbeat");
+	ok(first, "s101: more: the first 64 are in a heartbeat that 1.0 takes");
+	ok(all, "65 to 256 nodes come back");
+
+	fill_largest(RYW_MAX_NODES);
+	length = ryw_heartbeat_encode_beyond(&sent, second, sizeof(second));
+	ok(length > 0 && read_beyond(second, length) == length, "the largest there can be fits");
+	none = !decode(second, length);
+	ok(none, "s101: 1.0 takes it for nothing");
+	(void) decode(payload, ryw_heartbeat_encode(&sent, payload, sizeof(payload)));
+	beyond.sent_at++;
+	ok(!ryw_heartbeat_join(&received, &beyond) && received.nnodes == RYW_HEARTBEAT_ROWS,
+	   "of another time: left out");
+	beyond.sent_at--;
+	beyond.lsn--;
+	ok(!ryw_heartbeat_join(&received, &beyond), "of another position: left out");
+	beyond.lsn++;
+	received.nnodes--;
+	ok(!ryw_heartbeat_join(&received, &beyond), "behind a heartbeat that had room: left out");
+
+	none = true;
+	for (size_t cut = 0; cut < length; cut += 1 + cut / 64)
+		none = none && read_beyond(second, cut) == 0 && beyond.nnodes == 0;
+	ok(none, "shorter: nothing");
+	fill(&sent, RYW_HEARTBEAT_ROWS + 3, 5);
+	length = ryw_heartbeat_encode_beyond(&sent, second, sizeof(second));
+	for (size_t size = 0; size < length; size++)
+		none = none && ryw_heartbeat_encode_beyond(&sent, second, size) == 0;
+	ok(none, "does not fit: said so");
+	for (int run = 0; run < 100000; run++)
+	{
+		size_t		noise = 5 + any_number() % 200;
+
+		(void) ryw_heartbeat_encode_beyond(&sent, second, sizeof(second));
+		for (size_t i = 5; i < noise; i++)
+			second[i] = (unsigned char) any_number();
+		(void) read_beyond(second, noise);
+		none = none && beyond.nnodes <= RYW_MAX_NODES - RYW_HEARTBEAT_ROWS;
+	}
+	ok(none, "noise behind a right beginning");
+}
+
 int
 main(void)
 {
 	test_round_trips();
 	test_anything_else();
 	test_no_room();
+	test_beyond();
 	printf("1..%d\n", ntests);
 	return 0;
 }

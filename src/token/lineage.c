@@ -152,6 +152,17 @@ ryw_lineage_add_boot(RywLineage *lineage, const RywBoot *boot)
 	boots[at] = *boot;
 }
 
+/* Forget the boots of a timeline that start behind this position. */
+void
+ryw_lineage_forget_boots(RywLineage *lineage, uint32_t tli, uint64_t after)
+{
+	for (int at = lineage->nboots - 1; at >= 0; at--)
+	{
+		if (lineage->boots[at].tli == tli && lineage->boots[at].start > after)
+			remove_boot(lineage, at);
+	}
+}
+
 /* The newest boot of a timeline; NULL when its primary has not crashed. */
 const RywBoot *
 ryw_lineage_newest_boot(const RywLineage *lineage, uint32_t tli)

@@ -59,8 +59,10 @@ typedef struct RywBoot
 } RywBoot;
 
 /*
- * On a replica, a start of the primary that it has not explained yet.  Nothing
- * but records of the start itself lies between the two positions.
+ * A start of the primary that it has not explained yet: on a replica one that was
+ * replayed, on the primary its own.  Nothing but records of the start itself lies
+ * between the two positions.  While the primary still recovers, end is 0, and after
+ * is where its last checkpoint begins.
  */
 typedef struct RywRestart
 {
@@ -84,6 +86,8 @@ extern void ryw_lineage_set(RywLineage *lineage, uint32_t tli,
 							uint32_t nonce);
 extern void ryw_lineage_forget_after(RywLineage *lineage, uint32_t tli);
 extern void ryw_lineage_add_boot(RywLineage *lineage, const RywBoot *boot);
+extern void ryw_lineage_forget_boots(RywLineage *lineage, uint32_t tli,
+									 uint64_t after);
 extern const RywBoot *ryw_lineage_newest_boot(const RywLineage *lineage,
 											  uint32_t tli);
 extern bool ryw_lineage_find_boot(const RywLineage *lineage, uint32_t tli,

@@ -37,12 +37,15 @@
 #include "postgres.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "access/xlog.h"
 #include "access/xloginsert.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
+#include "miscadmin.h"
 #include "port/atomics.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
@@ -67,6 +70,7 @@ typedef struct RywNonceShared
 	pg_atomic_uint32 explained; /* the same, or at least where WAL had ended */
 	pg_atomic_uint32 unsaved;	/* received, but not in the file yet */
 	pg_atomic_uint32 unread;	/* nothing is known, for the file cannot be read */
+	pg_atomic_uint32 crashed;	/* a primary starts after a crash */
 	pg_atomic_uint32 redo_ended;	/* on this timeline; 0: not since the start */
 } RywNonceShared;
 
@@ -215,6 +219,34 @@ save(const RywLineage *lineage, const char *temp)
  * ----------
  */
 
+/*
+ * Does a primary start here after a crash?  Then the file says so, until the new
+ * run has explained it.  One that was copied from a running server to become a
+ * replica looks the same, but for the files that say what it is to be.
+ */
+static void
+note_crash(RywLineage *lineage)
+{
+	ControlFileData *control;
+	bool		crc_ok;
+	struct stat st;
+
+	if (stat(STANDBY_SIGNAL_FILE, &st) == 0 || stat(RECOVERY_SIGNAL_FILE, &st) == 0)
+		return;
+	control = get_controlfile(DataDir, &crc_ok);
+	if (crc_ok && control->state != DB_SHUTDOWNED)
+	{
+		pg_atomic_write_u32(&nonce_shared->crashed, 1);
+		if (lineage->restart.tli == 0)
+		{
+			lineage->restart.tli = control->checkPointCopy.ThisTimeLineID;
+			lineage->restart.after = control->checkPoint;
+			(void) save(lineage, LINEAGE_TEMP);
+		}
+	}
+	pfree(control);
+}
+
 static void
 nonce_init(void)
 {
@@ -225,8 +257,11 @@ nonce_init(void)
 	pg_atomic_init_u32(&nonce_shared->announced, 0);
 	pg_atomic_init_u32(&nonce_shared->explained, 0);
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
+	pg_atomic_init_u32(&nonce_shared->crashed, 0);
 	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
 	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
+	if (!ryw_nonce_is_unread())
+		note_crash(&lineage);
 	write_shared(&lineage);
 	set_trusted(&lineage.restart);
 }
@@ -314,6 +349,17 @@ load_at_last(RywLineage *lineage)
 	return true;
 }
 
+static bool
+is_same(const RywLineage *a, const RywLineage *b)
+{
+	unsigned char payload_a[RYW_LINEAGE_SIZE];
+	unsigned char payload_b[RYW_LINEAGE_SIZE];
+	size_t		length = ryw_lineage_encode(a, payload_a);
+
+	return ryw_lineage_encode(b, payload_b) == length &&
+		memcmp(payload_a, payload_b, length) == 0;
+}
+
 /* A random number that is not 0, or 0 and a line in the log. */
 static uint32
 draw_number(TimeLineID tli)
@@ -363,6 +409,22 @@ recovered_to(TimeLineID tli)
 }
 
 /*
+ * A start that was never explained: its run has made no tokens, and what came
+ * before ended there.  This very start is explained by the boot that follows.
+ */
+static void
+settle_restart(RywLineage *lineage, const RywBoot *boot)
+{
+	RywBoot		silent = {.tli = lineage->restart.tli,.start = lineage->restart.after};
+	bool		is_this_one = boot->start != InvalidXLogRecPtr &&
+		(lineage->restart.end == 0 || silent.start == boot->start);
+
+	if (silent.tli != 0 && !is_this_one)
+		ryw_lineage_add_boot(lineage, &silent);
+	lineage->restart = (RywRestart) {0};
+}
+
+/*
  * Bring the lineage up to this start of a primary, and save it if that changes
  * anything.  False when it cannot be: then it is without the nonce or the
  * number that would have been new.
@@ -370,42 +432,38 @@ recovered_to(TimeLineID tli)
 static bool
 begin_run(RywLineage *lineage, TimeLineID tli)
 {
+	RywLineage	in_file = *lineage;
+	RywLineage	without;
 	RywBoot		boot = {.tli = tli,.start = recovered_to(tli)};
-	RywLineage	before;
-	bool		changed = false;
+	const RywBoot *newest;
+	bool		drawn = true;
 
-	/* a start that was never explained: its run has made no tokens */
-	if (lineage->restart.tli != 0)
-	{
-		RywBoot		silent = {.tli = lineage->restart.tli,.start = lineage->restart.after};
+	settle_restart(lineage, &boot);
+	if (boot.start != InvalidXLogRecPtr)
+		ryw_lineage_forget_boots(lineage, tli, boot.start);
+	newest = ryw_lineage_newest_boot(lineage, tli);
+	if (boot.start == InvalidXLogRecPtr && newest != NULL && newest->number == 0)
+		boot.start = newest->start; /* this run goes on where the silent one began */
+	without = *lineage;
 
-		ryw_lineage_add_boot(lineage, &silent);
-		lineage->restart = (RywRestart) {0};
-		changed = true;
-	}
-
-	before = *lineage;
 	if (tli > 1 && ryw_lineage_nonce(lineage, tli) == 0)
 	{
 		uint32		nonce = draw_number(tli);
 
-		if (nonce == 0)
-			return false;
-		ryw_lineage_set(lineage, tli, nonce);
-		changed = true;
+		drawn = nonce != 0;
+		if (drawn)
+			ryw_lineage_set(lineage, tli, nonce);
 	}
 	else if (boot.start != InvalidXLogRecPtr)
 	{
-		ryw_lineage_add_boot(&before, &boot);
+		ryw_lineage_add_boot(&without, &boot);
 		boot.number = draw_boot_number(lineage, tli);
+		drawn = boot.number != 0;
 		ryw_lineage_add_boot(lineage, &boot);
-		if (boot.number == 0)
-			return false;
-		changed = true;
 	}
-	if (!changed || save(lineage, LINEAGE_TEMP))
+	if (drawn && (is_same(lineage, &in_file) || save(lineage, LINEAGE_TEMP)))
 		return true;
-	*lineage = before;
+	*lineage = without;
 	return false;
 }
 
@@ -442,17 +500,6 @@ ryw_nonce_announce(TimeLineID tli, bool again)
  * On a replica
  * ----------
  */
-
-static bool
-is_same(const RywLineage *a, const RywLineage *b)
-{
-	unsigned char payload_a[RYW_LINEAGE_SIZE];
-	unsigned char payload_b[RYW_LINEAGE_SIZE];
-	size_t		length = ryw_lineage_encode(a, payload_a);
-
-	return ryw_lineage_encode(b, payload_b) == length &&
-		memcmp(payload_a, payload_b, length) == 0;
-}
 
 /* Make this the lineage, and save it.  Startup process. */
 static void
@@ -508,7 +555,7 @@ ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after, XLogRecPtr end)
 	ryw_nonce_read(&lineage);
 	if (lineage.restart.tli == tli && lineage.restart.end == after)
 		lineage.restart.end = end;	/* one of several records of a start */
-	else if (lineage.restart.tli == tli)
+	else if (lineage.restart.tli == tli && lineage.restart.end != 0)
 		return;					/* that one was never explained */
 	else
 		lineage.restart = (RywRestart) {.tli = tli,.after = after,.end = end};
@@ -540,22 +587,26 @@ ryw_nonce_trust(void)
 }
 
 /*
- * Redo has ended on timeline tli: what is known of later ones belongs to
- * another branch, of which this data directory was once a part.  They go out of
- * the file as well: after a crash on the next timeline they would be taken for
- * its own.  Startup process.
+ * Redo has ended on timeline tli.  What is known of later timelines belongs to
+ * another branch, of which this data directory was once a part.  It goes out of
+ * the file as well: after a crash on the next timeline it would be taken for its
+ * own.  And if this was a crash of a primary, its WAL ends here; should the new
+ * run end before it has said so, the next one will.  Startup process.
  */
 void
-ryw_nonce_forget_after(TimeLineID tli)
+ryw_nonce_note_end_of_redo(TimeLineID tli, XLogRecPtr end)
 {
 	RywLineage	lineage;
-	int			known;
+	RywLineage	before;
 
 	pg_atomic_write_u32(&nonce_shared->redo_ended, tli);
 	ryw_nonce_read(&lineage);
-	known = lineage.n + lineage.nboots;
+	before = lineage;
 	ryw_lineage_forget_after(&lineage, tli);
-	if (lineage.n + lineage.nboots != known)
+	if (pg_atomic_read_u32(&nonce_shared->crashed) != 0 &&
+		(lineage.restart.tli == 0 || lineage.restart.end == 0))
+		lineage.restart = (RywRestart) {.tli = tli,.after = end,.end = end};
+	if (!is_same(&lineage, &before))
 		replace(&lineage);
 }
 

@@ -25,7 +25,7 @@ extern bool ryw_nonce_receive(const RywLineage *received, int version);
 extern void ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after,
 								 XLogRecPtr end);
 extern bool ryw_nonce_trust(void);
-extern void ryw_nonce_forget_after(TimeLineID tli);
+extern void ryw_nonce_note_end_of_redo(TimeLineID tli, XLogRecPtr end);
 extern void ryw_nonce_save_received(void);
 
 #endif							/* RYW_NONCE_H */

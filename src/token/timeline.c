@@ -351,5 +351,5 @@ ryw_timeline_receive(const unsigned char *payload, Size length)
 		return false;
 	if (ryw_nonce_receive(&received, version))
 		forget_tag();
-	return version > 1 && ryw_nonce_trust();
+	return ryw_nonce_trust();
 }

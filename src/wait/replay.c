@@ -128,38 +128,25 @@ note_payload(XLogReaderState *record)
 }
 
 /*
- * The primary has started, on the timeline that it was on before: after a crash
- * or a shutdown, its first record is the checkpoint of a shutdown, unless that
- * of a record which the crash has cut off comes before.
+ * Has the primary started, on the timeline that it was on before?  After a crash
+ * or a shutdown its first record is the checkpoint of a shutdown, unless that of
+ * a record which the crash has cut off comes before.  Called before the record is
+ * applied, as the server counts its end for visible from then on.
  */
 static void
 note_start(XLogReaderState *record)
 {
+	uint8		info = XLogRecGetInfo(record) & ~XLR_INFO_MASK;
 	TimeLineID	tli;
 	TimeLineID	before_tli;
-	XLogRecPtr	before = GetXLogReplayRecPtr(&before_tli);
+	XLogRecPtr	before;
 
+	if (info != XLOG_CHECKPOINT_SHUTDOWN && info != XLOG_OVERWRITE_CONTRECORD)
+		return;
+	before = GetXLogReplayRecPtr(&before_tli);
 	(void) GetCurrentReplayRecPtr(&tli);
 	if (tli == before_tli)
 		ryw_nonce_note_start(tli, before, record->EndRecPtr);
-}
-
-/* A record of the XLOG manager.  Returns whether it explains a start. */
-static bool
-note_xlog_record(XLogReaderState *record)
-{
-	switch (XLogRecGetInfo(record) & ~XLR_INFO_MASK)
-	{
-		case XLOG_NOOP:
-			return note_payload(record);
-		case XLOG_CHECKPOINT_SHUTDOWN:
-		case XLOG_OVERWRITE_CONTRECORD:
-			note_start(record);
-			break;
-		default:
-			break;
-	}
-	return false;
 }
 
 /*
@@ -230,7 +217,7 @@ look_and_publish(XLogReaderState *record)
 		looked_at = RM_XACT_ID;
 	}
 	if (rmid == RM_XLOG_ID)
-		explained = note_xlog_record(record);
+		explained = note_payload(record);
 
 	publish_applied(record->EndRecPtr);
 	if (switched || explained)
@@ -248,6 +235,8 @@ note_record(XLogReaderState *record)
 {
 	RmgrId		rmid = XLogRecGetRmid(record);
 
+	if (unlikely(rmid == RM_XLOG_ID))
+		note_start(record);
 	original_redo[rmid] (record);
 	if (unlikely(rmid <= looked_at))
 		look_and_publish(record);
@@ -266,7 +255,8 @@ note_end_of_redo(void)
 		original_cleanup();
 
 	if (pg_atomic_read_u32(&ryw_applied->tli) != 0)
-		ryw_nonce_forget_after(pg_atomic_read_u32(&ryw_applied->tli));
+		ryw_nonce_note_end_of_redo(pg_atomic_read_u32(&ryw_applied->tli),
+								   pg_atomic_read_u64(&ryw_applied->lsn));
 
 	replay_shared->startup_proc = NULL;	/* its entry may go to another process */
 	pg_atomic_write_u32(&replay_shared->ended, 1);

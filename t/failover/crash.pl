@@ -171,6 +171,56 @@ my $copy = add_replica($nodes, 'copy', $primary, fresh => 1);
 is(answer(wire($copy), $after, 20000), 't', 'a new replica');
 ask_again(wire($copy), 'from a new replica');
 
+# ---- a run that ends before anybody could have said what it was after ----
+
+stop_node($_) foreach $copy, $leaf, $replica, $held;
+
+foreach my $case ([ 'shut down at once', 0, 'fast' ], [ 'killed at once', 0, 'kill' ],
+	[ 'crashed right after a checkpoint, shut down at once', 1, 'fast' ])
+{
+	my ($name, $checkpoint, $end) = @$case;
+	my ($before, @gone, $to);
+
+	set_conf($primary, 'ryw.heartbeat_interval' => '0');	# they flush
+	foreach (1 .. 20)
+	{
+		my $conn = wire($primary);
+
+		$before = write_token($conn, "INSERT INTO t VALUES (-3, 'x')");
+		$conn->run('CHECKPOINT') if $checkpoint;
+		$conn->run('SET synchronous_commit = off');
+		my @tiny = map { write_token($conn, 'SELECT pg_current_xact_id()') } 1 .. 5;
+		kill_all($primary);
+
+		# without workers and connections, nobody needs a token
+		$primary->append_conf('postgresql.conf', 'max_worker_processes = 0');
+		$primary->start;
+		if ($end eq 'kill') { kill_all($primary) }
+		else                { stop_node($primary) }
+		$primary->append_conf('postgresql.conf', 'max_worker_processes = 8');
+		my $log = slurp_file($primary->logfile);
+		my @ends = $log =~ m{redo done at|redo is not required}g;
+		$primary->start;
+		@gone = grep { answer(wire($primary), $_) eq 'RY002' } @tiny;
+		last if @gone;
+	}
+	cmp_ok(scalar(@gone), '>', 0, "s99: $name: what was erased is lost");
+	my $conn = wire($primary);
+	is(answer($conn, $before), 't', "s99: $name: what was before is there");
+	my $wrong = grep { token_lsn($_) < token_lsn($gone[0]) && answer($conn, $_) ne 't' } @gone;
+	my $next = write_token($conn, "INSERT INTO t VALUES (-4, 'x')");
+	cmp_ok(token_lsn($next), '>', token_lsn($gone[0]), "s99: $name: control, WAL has grown over it");
+	is(answer($conn, $gone[0]), 'RY002', "s99: $name: lost it stays");
+	is(answer($conn, $next), 't', "s99: $name: the next commit is there");
+	$replica->start;
+	my $there = wire($replica);
+	is(answer($there, $next, 20000), 't', "s99: $name: also on a replica");
+	is(answer($there, $gone[0], 100), 'RY002', "s99: $name: lost on a replica");
+	is(answer($there, $before, 100), 't', "s99: $name: what was before is there, on a replica");
+	stop_node($replica);
+}
+$_->start foreach $replica, $leaf, $copy, $held;
+
 # ---- a replica that has seen the start, and nothing after ----
 
 catch_up($primary, $held);

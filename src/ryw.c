@@ -85,5 +85,6 @@ _PG_init(void)
 Datum
 ryw_library_version_1_1(PG_FUNCTION_ARGS)
 {
+	(void) fcinfo;
 	PG_RETURN_TEXT_P(cstring_to_text(RYW_VERSION));
 }

@@ -14,6 +14,7 @@ FROM ryw_version() v, pg_extension e, pg_available_extensions a
 WHERE e.extname = 'ryw' AND a.name = 'ryw';
 
 \echo == 102: an older one says so
+\set VERBOSITY terse
 BEGIN;
 DROP EXTENSION ryw;
 CREATE EXTENSION ryw VERSION '1.0';

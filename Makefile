@@ -46,7 +46,7 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 # Those of lag and session take longest, and begin first.
 TAP_TESTS = 1
 PROVE_TESTS = $(if $(RYW_CLIENTS),$(sort $(wildcard t/clients/*.pl)),\
-	$(foreach folder,lag session wait failover guard,$(sort $(wildcard t/$(folder)/*.pl)))\
+	$(foreach folder,lag session wait failover guard package,$(sort $(wildcard t/$(folder)/*.pl)))\
 	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress
@@ -119,6 +119,16 @@ soak:
 test-majors:
 	@$(RYW_ENV) MAJORS='$(MAJORS)' .ci/test-majors
 
+# The archive for PGXN and the Debian packages, in chroots; SUITE=trixie selects.
+test-packages:
+	@SUITE='$(SUITE)' KEEP='$(KEEP)' .ci/test-packages
+
+# What PGXN takes: the last commit, in a folder of the name that it asks for.
+DIST = ryw-$(RYW_DISTVERSION).zip
+RYW_DISTVERSION := $(shell sed -n '0,/"version"/s/.*"version": *"\(.*\)".*/\1/p' META.json)
+dist:
+	git archive --format=zip --prefix='ryw-$(RYW_DISTVERSION)/' -o '$(DIST)' HEAD
+
 # Faults put in on purpose, which the tests must notice; takes half an hour.
 mutants:
 	@.ci/mutants
@@ -171,6 +181,8 @@ help:
 	@echo 'make test-memory     under the address and undefined behaviour sanitizers, and valgrind'
 	@echo 'make soak            load, kills, pauses, restarts; MINUTES=n (5), RYW_SEED=n replays a run'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
+	@echo 'make test-packages   Debian packages: built, installed, updated, removed (root); SUITE=trixie'
+	@echo 'make dist            the archive for PGXN'
 	@echo 'make bench           ryw beside its rivals; MAJOR=19, MEASURES="way:0 mixed:8", ROUNDS=n'
 	@echo 'make bench-instructions  what commit and replay cost, in instructions (valgrind)'
 	@echo 'make mutants         faults that the tests must notice'
@@ -180,5 +192,5 @@ help:
 	@echo 'make deps            install what building and testing need'
 	@echo 'PG_CONFIG=path       which PostgreSQL; default: pg_config in the PATH'
 
-.PHONY: deps test test-clients test-assert test-ha test-memory soak test-majors mutants fuzz lint typedefs print-typedefs \
+.PHONY: deps test test-clients test-assert test-ha test-memory soak test-majors test-packages dist mutants fuzz lint typedefs print-typedefs \
 	pg-config-path tap-tests demo bench bench-instructions help ryw-force

@@ -522,3 +522,24 @@ COMMENT ON COLUMN ryw_stat.too_old IS 'of these, those where the data was too ol
 COMMENT ON COLUMN ryw_stat.no_token IS 'waits refused because there was no token (RY007)';
 COMMENT ON COLUMN ryw_stat.touches IS 'keys that commits have touched';
 COMMENT ON COLUMN ryw_stat.key_lookups IS 'keys that were asked for';
+
+-- ----------------------------------------------------------------------
+-- Versions
+-- ----------------------------------------------------------------------
+
+CREATE FUNCTION ryw_library_version()
+RETURNS text
+AS 'MODULE_PATHNAME', 'ryw_library_version_1_1'
+LANGUAGE C STABLE STRICT PARALLEL SAFE;
+
+CREATE FUNCTION ryw_version(OUT sql text, OUT library text)
+RETURNS record
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT extversion, ryw_library_version()
+    FROM pg_catalog.pg_extension WHERE extname = 'ryw';
+END;
+
+COMMENT ON FUNCTION ryw_library_version() IS 'version of the library that this server has loaded';
+COMMENT ON FUNCTION ryw_version() IS
+'versions of the SQL objects in this database, and of the library that this server has loaded';

@@ -9,6 +9,7 @@
 
 #include "fmgr.h"
 #include "miscadmin.h"
+#include "utils/builtins.h"
 
 #include "base/compat.h"
 #include "base/settings.h"
@@ -35,6 +36,8 @@
 #include "wait/visibility.h"
 
 PG_MODULE_MAGIC;
+
+PG_FUNCTION_INFO_V1(ryw_library_version_1_1);
 
 void		_PG_init(void);
 
@@ -81,4 +84,12 @@ _PG_init(void)
 	ryw_subscription_install();
 	ryw_replay_give_heartbeats_to(ryw_picture_receive);
 	ryw_worker_register();
+}
+
+/* The version of this library, also where it is not preloaded. */
+Datum
+ryw_library_version_1_1(PG_FUNCTION_ARGS)
+{
+	(void) fcinfo;
+	PG_RETURN_TEXT_P(cstring_to_text(RYW_VERSION));
 }

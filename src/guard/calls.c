@@ -50,6 +50,7 @@ static KnownFunction known[MAX_FUNCTIONS];
 static int	nknown;
 
 static bool resolved;
+static bool file_missing;		/* of a library, when they were looked up */
 static uint64 invalidations;	/* of pg_proc, since the backend began */
 
 static void
@@ -80,6 +81,34 @@ ryw_calls_nargs(const RywGuardFunction *kind)
 }
 
 /*
+ * The C function of that name, or NULL.  A library whose file is gone is no reason to
+ * refuse statements that do not call it; one that does fails by itself.  That is the
+ * case of ours when its package was removed below a running server.  The loader holds
+ * nothing when it finds no file, so there is nothing to clean up.
+ */
+static void *
+find_function(const char *library, const char *symbol)
+{
+	MemoryContext context = CurrentMemoryContext;
+	void	   *volatile function = NULL;
+
+	PG_TRY();
+	{
+		function = load_external_function(library, symbol, false, NULL);
+	}
+	PG_CATCH();
+	{
+		if (geterrcode() != ERRCODE_UNDEFINED_FILE)
+			PG_RE_THROW();
+		MemoryContextSwitchTo(context);
+		FlushErrorState();
+		file_missing = true;
+	}
+	PG_END_TRY();
+	return function;
+}
+
+/*
  * Is this pg_proc entry the SQL side of that C function?  Asked of the loader, not
  * of the function manager, which would ask our own hook about the entry.
  */
@@ -101,9 +130,8 @@ is_entry_of(HeapTuple tuple, const RywGuardFunction *kind)
 	if (no_symbol || no_library ||
 		strncmp(TextDatumGetCString(symbol), "ryw_", strlen("ryw_")) != 0)
 		return false;
-	return load_external_function(TextDatumGetCString(library),
-								  TextDatumGetCString(symbol), false, NULL) ==
-		(void *) kind->address;
+	return find_function(TextDatumGetCString(library),
+						 TextDatumGetCString(symbol)) == (void *) kind->address;
 }
 
 /* Look one kind up by name, and then by what is called. */
@@ -143,10 +171,11 @@ resolve_functions(void)
 	}
 
 	before = invalidations;
+	file_missing = false;
 	nknown = 0;
 	for (int i = 0; i < nkinds; i++)
 		resolve_kind(kinds[i]);
-	resolved = invalidations == before;
+	resolved = invalidations == before && !file_missing;
 }
 
 /* The function that has this OID, as of when they were looked up. */

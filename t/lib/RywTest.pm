@@ -52,6 +52,7 @@ foreach my $signal (@ending)
 #	heartbeat	1 lets the primary write heartbeats; default none
 #	preload		0 leaves ryw out of shared_preload_libraries
 #	extension	0 leaves CREATE EXTENSION out
+#	install		installations (see RywInstall) by name of node; default the one under test
 # Returns a hash of nodes by name.
 sub start_cluster
 {
@@ -59,7 +60,9 @@ sub start_cluster
 	my $preload = $arg{preload} // 1;
 	my %nodes;
 
-	my $primary = PostgreSQL::Test::Cluster->new('primary');
+	my %install = map { $_ => [ install_path => $arg{install}{$_} ] } keys %{ $arg{install} || {} };
+
+	my $primary = PostgreSQL::Test::Cluster->new('primary', @{ $install{primary} || [] });
 	$primary->init(allows_streaming => 1, extra => $arg{initdb} || []);
 	$primary->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'ryw'")
@@ -89,7 +92,7 @@ wal_keep_size = 256MB
 	$primary->backup('base') if @replicas;
 	foreach my $name (@replicas)
 	{
-		my $node = PostgreSQL::Test::Cluster->new($name);
+		my $node = PostgreSQL::Test::Cluster->new($name, @{ $install{$name} || [] });
 		my $upstream = $name eq 'cascade' ? $nodes{replica1} : $primary;
 
 		$node->init_from_backup($primary, 'base');

@@ -49,6 +49,7 @@
 #define OWN_KEYS	4			/* that a process remembers */
 #define WAIT_MS		400
 #define FRESH_MS	1000
+#define THINK_MS	8			/* on average, from one thing to the next */
 #define RETRY		0.1			/* seconds until a node is tried again */
 #define AUDIT_BATCH 500
 
@@ -394,11 +395,14 @@ choose(Client *c)
 		c->op = MERGE;
 		c->node = draw(c, n_nodes);
 	}
-	else if (!c->just_wrote && draw(c, 100) < (c->mode == HONEST ? 25 : 40) &&
+	else if (!c->just_wrote && draw(c, 100) < (c->mode == HONEST ? 25 : 50) &&
 			 c->retry_at[c->primary] <= t)
 	{
 		c->op = APPEND;
 		c->node = c->primary;
+		/* what the greatest token hides is a write on the one before a write on the other */
+		if (c->mode == GREATEST && draw(c, 2))
+			c->node = c->next_primary;
 		choose_value(c);
 	}
 	else
@@ -593,7 +597,7 @@ finish_append(Client *c, Reply *reply, const char *position)
 	keep_token(c, &token);
 	if (c->mode == HONEST)
 		remember(c, token.text);
-	c->just_wrote = true;
+	c->just_wrote = c->mode != GREATEST;
 }
 
 static void
@@ -627,6 +631,7 @@ finish(Client *c, Reply *reply)
 	char		told[SET_TEXT];
 	Op			op = c->op;
 
+	/* with ryw.report_token = always each reply brings one */
 	snprintf(told, sizeof(told), "%s", position && !reply->closed ? position : "");
 	reply->closed = PQstatus(conn) != CONNECTION_OK;
 	if (reply->closed)
@@ -665,8 +670,9 @@ finish(Client *c, Reply *reply)
 		if (c->conns[c->node])
 			send_op(c);
 	}
-	else if (reply->code[0])
-		c->free_at = now() + 0.005;
+	else
+		c->free_at = now() + draw(c, 2 * THINK_MS) *
+			(reply->code[0] || (c->mode != HONEST && op != APPEND) ? 0.003 : 0.001);
 }
 
 static void

@@ -13,6 +13,8 @@
  * t/soak/judge reads them, docs/guarantees.md says what is in them.  What a process
  * chooses depends on the seed and on its number alone.
  *
+ * With ASYNC=mixed in the environment every other process has synchronous_commit = off.
+ *
  * The last eight processes are controls, two of each kind: they break a rule, say
  * that they did not, and must be caught.
  *
@@ -707,9 +709,12 @@ static void
 connect_node(Client *c)
 {
 	char		conninfo[600];
+	const char *async = getenv("ASYNC");
 
 	snprintf(conninfo, sizeof(conninfo), "%s connect_timeout=5 application_name=crowd"
-			 " options='-c ryw.report_token=always'", conninfos[c->node]);
+			 " options='-c ryw.report_token=always%s'", conninfos[c->node],
+			 async && strcmp(async, "mixed") == 0 && c->id % 2 ?
+			 " -c synchronous_commit=off" : "");
 	c->conns[c->node] = PQconnectStart(conninfo);
 	if (!c->conns[c->node])
 		die("out of memory");

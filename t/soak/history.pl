@@ -9,8 +9,9 @@
 # is rewound, or made anew, and follows.  In the end the judge reads the history.
 #
 # READS, FAILOVERS: how many there should be at least.  MINUTES: when to stop at the
-# latest.  RYW_SEED=n replays the choices of an earlier run.  ASYNC=1: synchronous_commit
-# is off.  HISTORY: where to leave the history.
+# latest.  RYW_SEED=n replays the choices of an earlier run.  HISTORY: where to leave the
+# history.  ASYNC=1: synchronous_commit is off, ASYNC=mixed: for every other process; the
+# primary is then killed and started again before each failover.
 
 use strict;
 use warnings;
@@ -27,6 +28,7 @@ use constant { NODES => 3, PROCESSES => 32 };
 my $reads = $ENV{READS} || 20000;
 my $failovers = $ENV{FAILOVERS} || 6;
 my $seconds = 60 * ($ENV{MINUTES} || 60);
+my $async = $ENV{ASYNC} // '';
 my $seed = $ENV{RYW_SEED} // int(rand(2**31));
 my $here = dirname(__FILE__);
 my $tmp = PostgreSQL::Test::Utils::tempdir();
@@ -41,7 +43,7 @@ sub pick { return $_[ int(rand(@_)) ] }
 my @plan = map {
 	{
 		faults => [ map { [ pick(qw(pause stop cut kill none none)), 0.2 + rand(0.6) ] } 1, 2 ],
-		primary_crashes => rand() < 0.3,
+		primary_crashes => rand() < ($async ? 1 : 0.3),
 		load => 0.3 + rand(0.6),
 		heir => 1 + int(rand(2)),				# which of the replicas
 		behind => rand() < 0.4,					# it was cut off before
@@ -399,7 +401,7 @@ sub log_is_clean
 sub start_nodes
 {
 	my $node = PostgreSQL::Test::Cluster->new('n0');
-	my $commit = $ENV{ASYNC} ? 'off' : 'on';
+	my $commit = $async eq '1' ? 'off' : 'on';
 
 	$node->init(allows_streaming => 1, extra => ['--wal-segsize=1']);
 	$node->append_conf('postgresql.conf', qq{

@@ -223,7 +223,8 @@ sub start_crowd
 	my $program = "$tmp/crowd";
 
 	system_or_bail($ENV{CC} // 'cc', '-std=gnu11', '-O2', '-Wall', '-Wextra', '-Werror',
-		"-I$include", '-o', $program, "$here/crowd.c", "-L$lib", "-Wl,-rpath,$lib", '-lpq');
+		"-I$include", '-o', $program, "$here/crowd.c", "$here/client.c",
+		"-L$lib", "-Wl,-rpath,$lib", '-lpq');
 	$crowd_pid = open2($crowd_out, $crowd_in, $program, $history, $seed, PROCESSES,
 		map { $_->connstr('postgres') } @nodes);
 	$crowd_in->autoflush(1);

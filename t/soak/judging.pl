@@ -175,6 +175,10 @@ bad('own-writes', 'told of an earlier loss only',
 	append(1, 1, $w1), refused(1, 'RY002', $w1), append(1, 2, $w2), reads(1, [], $x2), survived());
 bad('own-writes', 'somebody else was told', append(1, 1, $w2),
 	refused(2, 'RY002', $w2, from => 1), reads(1, [], $x2), survived());
+bad('own-writes', 'told of the loss of somebody else\'s token', append(2, 1, $w1),
+	refused(2, 'RY002', $w2, from => 1), reads(2, [], $x2), survived());
+good('told, a process does without what it has read', append(1, 1, $w2), reads(2, [1], $w2),
+	refused(2, 'RY002', $w2), reads(2, [], $x1), survived());
 bad('lost-and-there', 'a token is called lost, and the write is there',
 	append(1, 1, $w1), refused(1, 'RY002', $w1), survived(1));
 bad('lost-and-there', 'a token is called lost, and a later write is there',
@@ -189,14 +193,16 @@ my %fresh = (kind => 'fresh', age => 1);
 good('a read of bounded age', append(1, 1, $w1), reads(2, [], '', %fresh), survived(1));
 $clock += 5;
 bad('stale', 'a write from before that age is missing',
-	append(1, 1, $w1, invoke => 1, complete => 2), reads(3, [], $w1, outcome => 'fail', code => 'RY001'),
+	append(1, 1, $w1, invoke => 1, complete => 2), refused(3, 'RY001', $w1),
 	reads(2, [], '', %fresh), survived(1));
 good('it is of a timeline that the node does not know of',
-	append(1, 1, $x1, invoke => 1, complete => 2), reads(3, [], $w1, outcome => 'fail', code => 'RY001'),
+	append(1, 1, $x1, invoke => 1, complete => 2), refused(3, 'RY001', $w1),
 	reads(2, [], '', %fresh), survived(1));
 
 my %slow = (invoke => 200, complete => 206);
 bad('late', 'an answer comes six seconds after its time', reads(1, [], '', %slow), survived());
+good('one comes three seconds after it',
+	reads(1, [], '', invoke => 200, complete => 203), survived());
 good('its node was stopped', reads(1, [], '', %slow), fault('n1', 'stop', 201, 205), survived());
 bad('late', 'another node was stopped', reads(1, [], '', %slow), fault('n2', 'stop', 201, 205),
 	survived());
@@ -221,6 +227,11 @@ like($last_said, qr/^control blind: NOT CAUGHT$/m, 'and that is said');
 good('what a control wrote is not held against others',
 	append(9, 2, '1-40-AA', %control), reads(9, [], '1-40-AA', %control),
 	reads(1, [], '1-50-AA'), survived(2));
+good('nor where it survives', append(9, 2, $w2, %control), reads(9, [], $w2, %control),
+	refused(1, 'RY002', '1-150-AA'), survived(2));
+good('nor behind a key\'s token', append(9, 2, '1-40-AA', %control),
+	reads(9, [], '1-40-AA', %control),
+	reads(1, [], '1-50-AA', kind => 'key', asked => $clock + 1), survived(2));
 
 # ---- what is not a history ----
 

@@ -331,7 +331,10 @@ sub promote
 	my ($i) = @_;
 
 	order('begin', $i, 'promote');
-	ask($i, 'SELECT pg_promote(true, 30)') eq 't' or die "n$i is not promoted\n";
+	# not pg_promote(true): while that waits, its snapshot may be in the way of replay
+	ask($i, 'SELECT pg_promote(false)');
+	poll_until(sub { ask($i, 'SELECT pg_is_in_recovery()') eq 'f' })
+	  or die "n$i is not promoted\n";
 	order('end', $i, 'promote');
 	ask($i, 'CHECKPOINT');		# without one pg_rewind knows nothing of the new timeline
 	ask($i, 'INSERT INTO marks VALUES (' . ++$promotions . ')');

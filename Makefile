@@ -47,7 +47,7 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 TAP_TESTS = 1
 PROVE_TESTS = $(if $(RYW_CLIENTS),$(sort $(wildcard t/clients/*.pl)),\
 	$(foreach folder,lag session wait failover guard package,$(sort $(wildcard t/$(folder)/*.pl)))\
-	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl)))
+	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl t/soak/judging.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress
 
@@ -111,9 +111,11 @@ test-ha:
 test-memory:
 	@$(RYW_ENV) MEMORY='$(MEMORY)' .ci/test-memory
 
-# Load, and everything that goes wrong in production, for so many minutes.
+# Load, and everything that goes wrong in production, for so many minutes; then
+# failovers, and a history of them that is judged.  READS and FAILOVERS: that alone.
 soak:
-	@$(RYW_ENV) MINUTES='$(MINUTES)' t/soak/run
+	@$(RYW_ENV) MINUTES='$(MINUTES)' READS='$(READS)' FAILOVERS='$(FAILOVERS)' \
+		ASYNC='$(ASYNC)' HISTORY='$(HISTORY)' MAJOR='$(MAJOR)' t/soak/run
 
 # The same tests on other majors, in chroots; MAJORS='17 19' selects.
 test-majors:
@@ -180,6 +182,7 @@ help:
 	@echo 'make test-ha         failovers by Patroni, under a write load'
 	@echo 'make test-memory     under the address and undefined behaviour sanitizers, and valgrind'
 	@echo 'make soak            load, kills, pauses, restarts; MINUTES=n (5), RYW_SEED=n replays a run'
+	@echo '                     READS=n FAILOVERS=n: a judged history, see docs/guarantees.md; MAJOR=19'
 	@echo 'make test-majors     the same on 15, 17, 18 and 19, as far as they can be had (root)'
 	@echo 'make test-packages   Debian packages: built, installed, updated, removed (root); SUITE=trixie'
 	@echo 'make dist            the archive for PGXN'

@@ -30,6 +30,7 @@
 
 #include "access/xlog.h"
 #include "access/xlog_internal.h"
+#include "nodes/bitmapset.h"
 #include "port/atomics.h"
 #include "storage/fd.h"
 #include "utils/memutils.h"
@@ -42,6 +43,9 @@
 
 /* Far beyond what a history holds: about 40 bytes for each failover. */
 #define HISTORY_FILE_MAX	(1024 * 1024)
+
+/* Of later timelines no complaint is logged: nobody gets there. */
+#define MAX_TOLD			100000
 
 typedef struct RywTimelineShared
 {
@@ -67,15 +71,22 @@ const RywShmemArea ryw_timeline_area = {
 	"ryw timeline", (void **) &timeline_shared, sizeof(RywTimelineShared), 0, timeline_init
 };
 
-/* Trouble with a history is logged once per session, not for every wait. */
+/*
+ * Trouble with a history is logged once per session and timeline, not for every
+ * wait.
+ */
 static int
 complain_about(TimeLineID tli)
 {
-	static TimeLineID last = 0;
-	int			elevel = tli == last ? DEBUG1 : LOG;
+	static Bitmapset *told = NULL;
+	MemoryContext old;
 
-	last = tli;
-	return elevel;
+	if (tli > MAX_TOLD || bms_is_member((int) tli, told))
+		return DEBUG1;
+	old = MemoryContextSwitchTo(TopMemoryContext);
+	told = bms_add_member(told, (int) tli);
+	MemoryContextSwitchTo(old);
+	return LOG;
 }
 
 static void

@@ -41,7 +41,9 @@
 #include <unistd.h>
 
 #include "access/xlog.h"
+#include "access/xlog_internal.h"
 #include "access/xloginsert.h"
+#include "access/xlogrecord.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
 #include "common/controldata_utils.h"
@@ -53,6 +55,7 @@
 #include "base/compat.h"
 #include "base/errcodes.h"
 #include "token/nonce.h"
+#include "token/position.h"
 
 #define LINEAGE_FILE	"ryw.lineage"
 #define LINEAGE_TEMP	"ryw.lineage.tmp"
@@ -219,28 +222,56 @@ save(const RywLineage *lineage, const char *temp)
  * ----------
  */
 
+/* Where the record of a checkpoint that begins here ends. */
+static XLogRecPtr
+checkpoint_end(XLogRecPtr start)
+{
+	uint32		length = MAXALIGN(SizeOfXLogRecord + SizeOfXLogRecordDataHeaderShort +
+								  sizeof(CheckPoint));
+	XLogRecPtr	end = start + length;
+
+	if (start % XLOG_BLCKSZ + length > XLOG_BLCKSZ)
+		end += XLogSegmentOffset(end, wal_segment_size) < XLOG_BLCKSZ ?
+			SizeOfXLogLongPHD : SizeOfXLogShortPHD;
+	return end;
+}
+
 /*
+ * What the control file tells of the start that is under way.
+ *
  * Does a primary start here after a crash?  Then the file says so, until the new
  * run has explained it.  One that was copied from a running server to become a
  * replica looks the same, but for the files that say what it is to be.
+ *
+ * Does a replica begin at the checkpoint of a shutdown?  Then it does not replay
+ * that record, which other replicas take for a start of the primary.
  */
 static void
-note_crash(RywLineage *lineage)
+note_own_start(RywLineage *lineage)
 {
-	ControlFileData *control;
-	bool		crc_ok;
 	struct stat st;
+	bool		is_replica = stat(STANDBY_SIGNAL_FILE, &st) == 0 ||
+		stat(RECOVERY_SIGNAL_FILE, &st) == 0;
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	RywRestart	restart = {
+		.tli = control->checkPointCopy.ThisTimeLineID,
+		.after = ryw_position_record_end(control->checkPoint)
+	};
 
-	if (stat(STANDBY_SIGNAL_FILE, &st) == 0 || stat(RECOVERY_SIGNAL_FILE, &st) == 0)
-		return;
-	control = get_controlfile(DataDir, &crc_ok);
-	if (crc_ok && control->state != DB_SHUTDOWNED)
+	if (crc_ok && is_replica && lineage->restart.tli == 0 &&
+		control->checkPointCopy.redo == control->checkPoint &&
+		stat(BACKUP_LABEL_FILE, &st) != 0)
+	{
+		restart.end = checkpoint_end(control->checkPoint);
+		lineage->restart = restart;
+	}
+	if (crc_ok && !is_replica && control->state != DB_SHUTDOWNED)
 	{
 		pg_atomic_write_u32(&nonce_shared->crashed, 1);
 		if (lineage->restart.tli == 0)
 		{
-			lineage->restart.tli = control->checkPointCopy.ThisTimeLineID;
-			lineage->restart.after = control->checkPoint;
+			lineage->restart = restart;
 			(void) save(lineage, LINEAGE_TEMP);
 		}
 	}
@@ -261,7 +292,7 @@ nonce_init(void)
 	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
 	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
 	if (!ryw_nonce_is_unread())
-		note_crash(&lineage);
+		note_own_start(&lineage);
 	write_shared(&lineage);
 	set_trusted(&lineage.restart);
 }
@@ -559,8 +590,8 @@ ryw_nonce_note_start(TimeLineID tli, XLogRecPtr after, XLogRecPtr end)
 		return;					/* that one was never explained */
 	else
 		lineage.restart = (RywRestart) {.tli = tli,.after = after,.end = end};
-	replace(&lineage);
 	set_trusted(&lineage.restart);
+	replace(&lineage);
 }
 
 /*
@@ -619,6 +650,7 @@ ryw_nonce_save_received(void)
 {
 	static TimestampTz failed_at = 0;
 	RywLineage	lineage;
+	uint32		version;
 
 	if (pg_atomic_read_u32(&nonce_shared->unsaved) == 0 ||
 		(failed_at != 0 &&
@@ -629,6 +661,7 @@ ryw_nonce_save_received(void)
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_LINEAGE), LW_EXCLUSIVE);
 	pg_atomic_write_u32(&nonce_shared->unsaved, 0);
 	pg_memory_barrier();		/* before it is read */
+	version = pg_atomic_read_u32(&nonce_shared->version);
 	ryw_nonce_read(&lineage);
 	failed_at = 0;
 	if (!save(&lineage, LINEAGE_TEMP))
@@ -636,5 +669,7 @@ ryw_nonce_save_received(void)
 		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 		failed_at = GetCurrentTimestamp();
 	}
+	else if (version != pg_atomic_read_u32(&nonce_shared->version))
+		pg_atomic_write_u32(&nonce_shared->unsaved, 1); /* this may be the older one */
 	LWLockRelease(ryw_shmem_lock(RYW_LOCK_LINEAGE));
 }

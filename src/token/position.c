@@ -28,6 +28,7 @@ static void
 applied_init(void)
 {
 	pg_atomic_init_u64(&ryw_applied->lsn, InvalidXLogRecPtr);
+	pg_atomic_init_u64(&ryw_applied->begun, InvalidXLogRecPtr);
 	pg_atomic_init_u32(&ryw_applied->tli, 0);
 }
 
@@ -37,7 +38,7 @@ const RywShmemArea ryw_position_area = {
 
 /* What the startup process has published: timeline and LSN of one moment. */
 static void
-published_position(RywPosition *position)
+published_position(RywPosition *position, pg_atomic_uint64 *lsn)
 {
 	uint32		tli = pg_atomic_read_u32(&ryw_applied->tli);
 	uint32		before;
@@ -46,7 +47,7 @@ published_position(RywPosition *position)
 	{
 		before = tli;
 		pg_read_barrier();
-		position->lsn = pg_atomic_read_u64(&ryw_applied->lsn);
+		position->lsn = pg_atomic_read_u64(lsn);
 		pg_read_barrier();
 		tli = pg_atomic_read_u32(&ryw_applied->tli);
 	} while (tli != before);
@@ -84,7 +85,7 @@ ryw_position_read(RywPosition *position)
 		return;
 	}
 
-	published_position(position);
+	published_position(position, &ryw_applied->lsn);
 	if (position->lsn == InvalidXLogRecPtr)
 		position->lsn = GetXLogReplayRecPtr(&position->tli);
 }
@@ -113,13 +114,15 @@ ryw_position_read_thorough(RywPosition *position)
 
 /*
  * A position that covers everything that may be visible here.  On a replica
- * that is the end of the record being applied: its effects can be seen before
- * they are published.  Takes a spinlock of the server.
+ * that is the end of the record whose redo has begun: its effects can be seen
+ * before it is published as applied.
  */
 void
 ryw_position_visible_bound(RywPosition *position)
 {
 	ryw_position_read(position);
-	if (!position->is_primary)
-		position->lsn = GetCurrentReplayRecPtr(&position->tli);
+	if (position->is_primary ||
+		pg_atomic_read_u64(&ryw_applied->begun) == InvalidXLogRecPtr)
+		return;
+	published_position(position, &ryw_applied->begun);
 }

@@ -18,6 +18,7 @@
 typedef struct RywApplied
 {
 	pg_atomic_uint64 lsn;		/* 0: nothing applied since start-up */
+	pg_atomic_uint64 begun;		/* end of the record whose redo has begun */
 	pg_atomic_uint32 tli;
 } RywApplied;
 

@@ -199,6 +199,25 @@ static RmgrId looked_at = RM_MAX_ID;
 StaticAssertDecl(RM_XLOG_ID == 0 && RM_XACT_ID == 1,
 				 "the managers looked at must be the first ones");
 
+/* Has the record that is applied changed the timeline? */
+static bool switched = false;
+
+/*
+ * Look at a record before it is applied.  Whoever then sees that its redo has begun
+ * finds the timeline that it is on, and that the primary has started.
+ */
+static pg_noinline void
+look_ahead(XLogReaderState *record)
+{
+	RmgrId		rmid = XLogRecGetRmid(record);
+	bool		started = looked_at == RM_XACT_ID;
+
+	switched = (rmid == RM_XLOG_ID || !started) && note_timeline() && started;
+	if (rmid == RM_XLOG_ID)
+		note_start(record);
+	looked_at = RM_XACT_ID;
+}
+
 /*
  * Publish the end of a record that is looked at.  Not inline: what this needs
  * of the stack would be paid for by every record.
@@ -207,17 +226,7 @@ static pg_noinline void
 look_and_publish(XLogReaderState *record)
 {
 	RmgrId		rmid = XLogRecGetRmid(record);
-	bool		started = looked_at == RM_XACT_ID;
-	bool		switched = false;
-	bool		explained = false;
-
-	if (rmid == RM_XLOG_ID || !started)
-	{
-		switched = note_timeline() && started;
-		looked_at = RM_XACT_ID;
-	}
-	if (rmid == RM_XLOG_ID)
-		explained = note_payload(record);
+	bool		explained = rmid == RM_XLOG_ID && note_payload(record);
 
 	publish_applied(record->EndRecPtr);
 	if (switched || explained)
@@ -234,11 +243,13 @@ static void
 note_record(XLogReaderState *record)
 {
 	RmgrId		rmid = XLogRecGetRmid(record);
+	bool		is_looked_at = rmid <= looked_at;
 
-	if (unlikely(rmid == RM_XLOG_ID))
-		note_start(record);
+	if (unlikely(is_looked_at))
+		look_ahead(record);
+	pg_atomic_write_u64(&ryw_applied->begun, record->EndRecPtr);
 	original_redo[rmid] (record);
-	if (unlikely(rmid <= looked_at))
+	if (unlikely(is_looked_at))
 		look_and_publish(record);
 	else
 		publish_applied(record->EndRecPtr);

@@ -17,6 +17,8 @@
  * reads next_due; a waiter arms (which writes next_due) and reads the
  * position.  At least one of them sees the other.
  *
+ * t/model/wakeup.pml is a model of this, and shows what each barrier is for.
+ *
  * Latches are set after the lock has been released.  A place may have found a
  * new owner by then; its latch is set for nothing, which every wait survives.
  *
@@ -266,11 +268,35 @@ ryw_queue_wake(XLogRecPtr applied)
 	} while (n == WAKE_BATCH && --rounds > 0);
 }
 
-/* Wake everybody, to look again: the timeline has changed, or redo ended. */
+/*
+ * Wake everybody, to look again: the timeline has changed, or redo ended.  Each
+ * place once, by its number: on top of the heap those who have looked and come back
+ * could stand before others for ever.  As little is done as in ryw_queue_wake().
+ */
 void
 ryw_queue_wake_all(void)
 {
-	ryw_queue_wake(RYW_DUE_NEVER);
+	Latch	   *latches[WAKE_BATCH];
+
+	for (int first = 0; first < ryw_queue->nplaces; first += WAKE_BATCH)
+	{
+		int			last = Min(first + WAKE_BATCH, ryw_queue->nplaces);
+		int			n = 0;
+
+		LWLockAcquire(ryw_shmem_lock(RYW_LOCK_QUEUE), LW_EXCLUSIVE);
+		for (int i = first; i < last; i++)
+		{
+			if (!ryw_queue->places[i].in_heap)
+				continue;
+			unlink_place(&ryw_queue->places[i]);
+			latches[n++] = &GetPGProcByNumber(i)->procLatch;
+		}
+		publish_next_due();
+		LWLockRelease(ryw_shmem_lock(RYW_LOCK_QUEUE));
+
+		for (int i = 0; i < n; i++)
+			SetLatch(latches[i]);
+	}
 }
 
 /* How many sessions wait. */

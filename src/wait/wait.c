@@ -340,14 +340,32 @@ yield_if_all_must(void)
 }
 
 /*
- * Sleep until the verdict is no longer pending, or the deadline has passed.
- * This session has its place in the queue.
+ * Arm for the position that the verdict asks for, and look again: until that look
+ * asks for the same, or for none.  While the timeline changes it may not.
  */
 static RywVerdict
-wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
-			  RywHold hold)
+arm(RywVerdict verdict, const RywToken *token, RywPosition *position)
 {
-	RywVerdict	verdict = look(token, position);
+	XLogRecPtr	due;
+
+	do
+	{
+		due = due_position(verdict, token);
+		ryw_queue_rearm(due);
+		verdict = look(token, position);
+	} while (is_pending(verdict) && due_position(verdict, token) != due);
+	return verdict;
+}
+
+/*
+ * Sleep until the verdict is no longer pending, or the deadline has passed.
+ * This session has its place in the queue, for the verdict given.
+ */
+static RywVerdict
+wait_in_queue(const RywToken *token, RywPosition *position,
+			  RywVerdict armed_for, int64 deadline_us, RywHold hold)
+{
+	RywVerdict	verdict = arm(armed_for, token, position);
 	int64		now_us = ryw_clock_us();
 	int64		thorough_us = now_us + SLEEP_MAX * 1000;
 
@@ -374,10 +392,7 @@ wait_in_queue(const RywToken *token, RywPosition *position, int64 deadline_us,
 		else
 			verdict = look(token, position);
 		if (is_pending(verdict))
-		{
-			ryw_queue_rearm(due_position(verdict, token));
-			verdict = look(token, position);
-		}
+			verdict = arm(verdict, token, position);
 	}
 	return verdict;
 }
@@ -408,7 +423,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 	take_place(token, due_position(verdict, token));
 	PG_TRY();
 	{
-		answer = wait_in_queue(token, position, deadline_us, hold);
+		answer = wait_in_queue(token, position, verdict, deadline_us, hold);
 	}
 	PG_FINALLY();
 	{

@@ -242,10 +242,14 @@ void
 ryw_queue_wake(XLogRecPtr applied)
 {
 	Latch	   *latches[WAKE_BATCH];
-	int			rounds = ryw_queue->nplaces / WAKE_BATCH + 1;
+	int			rounds = 2 * (ryw_queue->nplaces / WAKE_BATCH + 1);
 	int			n;
 
-	/* bounded, though woken waiters may come back while we are at it */
+	/*
+	 * Bounded, though woken waiters may come back while we are at it.  One that
+	 * has looked before the position was published comes back due, once: so twice
+	 * the places (a model has found that).
+	 */
 	do
 	{
 		n = 0;

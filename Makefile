@@ -46,7 +46,7 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 # Those of lag and session take longest, and begin first.
 TAP_TESTS = 1
 PROVE_TESTS = $(if $(RYW_CLIENTS),$(sort $(wildcard t/clients/*.pl)),\
-	$(foreach folder,lag session wait failover guard,$(sort $(wildcard t/$(folder)/*.pl)))\
+	$(foreach folder,lag session wait failover guard model,$(sort $(wildcard t/$(folder)/*.pl)))\
 	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress

@@ -47,7 +47,7 @@ ISOLATION_OPTS = --inputdir=.regress/isolation --temp-instance=tmp_check_iso \
 TAP_TESTS = 1
 PROVE_TESTS = $(if $(RYW_CLIENTS),$(sort $(wildcard t/clients/*.pl)),\
 	$(foreach folder,lag session wait failover guard package,$(sort $(wildcard t/$(folder)/*.pl)))\
-	$(sort $(wildcard t/clients/bench_smoke.pl t/clients/pooler.pl t/soak/judging.pl)))
+	$(sort $(wildcard t/model/*.pl t/clients/bench_smoke.pl t/clients/pooler.pl t/soak/judging.pl)))
 
 EXTRA_CLEAN = .build-stamp .build-stamp.new .regress
 

@@ -4,7 +4,8 @@
  *	  The history of a timeline, and what it proves about a token.
  *
  * Plain C, no server headers.  Every function here works on its arguments
- * alone: no state, no allocation, no error report.
+ * alone: no state, no allocation, no error report.  t/model/verdict.pml is a model of
+ * the verdict.
  *
  * A history file holds one line for each ancestor: timeline (decimal), the
  * position where it was left (hexadecimal, high/low), and a reason in words.

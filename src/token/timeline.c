@@ -16,7 +16,8 @@
  *
  * Two timelines of one number may have the same history; the nonce that a
  * primary draws for its own tells them apart, and a number the runs of one that
- * has crashed (nonce.c).
+ * has crashed (nonce.c).  t/model/verdict.pml is a model of the verdict across crashes
+ * and a promotion.
  *
  * Runs in backends and the worker, never under a lock, but for two functions
  * that say they are the startup process's.

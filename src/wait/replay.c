@@ -179,7 +179,7 @@ note_transaction(XLogReaderState *record)
 
 /*
  * Publish what has been applied, and wake those who waited for it.  The barrier
- * pairs with those of a waiter arming itself.
+ * pairs with those of a waiter arming itself (t/model/wakeup.pml).
  */
 static inline void
 publish_applied(XLogRecPtr applied)

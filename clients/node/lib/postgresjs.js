@@ -5,7 +5,7 @@
 // the same connection, in the same go: before, the statement, behind.
 
 const context = require('./context')
-const { codeOf, STALE_PLAN } = require('./errors')
+const { codeOf, verdict, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
 const { within } = require('./node')
@@ -14,12 +14,21 @@ const { Router, finishTransaction } = require('./router')
 
 const isQuery = value => typeof value?.execute === 'function'
 
+// Without parameters, for which the driver would ask first, and hold back what is
+// behind.  Tokens are hexadecimal, minus and dot, or the keeper has not taken them.
+const inline = ({ text, values }) => text.replace(/\$(\d)/g, (_, n) => `'${values[n - 1]}'`)
+
+// Back to the pool; but one that is closed the driver has taken back already, and would
+// hand out again.
+const giveBack = (sql, err) => { if (!err || verdict(err) !== 'connection') sql.release() }
+
 class RywPostgres extends Router {
   constructor (options) { super(options, 'sql') }
 
   /** Statements on one connection of the primary: write(sql => sql`UPDATE ...`). */
   async write (fn, { keeper = context.current() } = {}) {
     const sql = await this.primary.sql.reserve()
+    let failed
     try {
       const { ryw } = await this.primary.capabilities(sql)
       const token = async () => ryw ? (await sql.unsafe('SELECT ryw_token()::text AS at').execute())[0].at : null
@@ -32,8 +41,11 @@ class RywPostgres extends Router {
       else if (keeper && done.status === 'fulfilled') keeper.add(await positionBy(text => sql.unsafe(text), ryw))
       if (done.status === 'rejected') throw done.reason
       return done.value
+    } catch (err) {
+      failed = err
+      throw err
     } finally {
-      sql.release()
+      giveBack(sql, failed)
     }
   }
 
@@ -53,8 +65,9 @@ class RywPostgres extends Router {
     return this.route(async (node, control) => {
       const sql = await node.checkout(control.patience)
       let hung = false
-      const once = async ({ text, values }) => {
-        const guard = sql.unsafe(text, values).execute()
+      let failed
+      const once = async text => {
+        const guard = sql.unsafe(text).execute()
         const begun = sql.unsafe('BEGIN READ ONLY').execute()
         const query = fn(sql)
         if (isQuery(query)) query.execute()
@@ -62,19 +75,24 @@ class RywPostgres extends Router {
         await within(control.patience, guard, () => {}).catch(err => {
           hung = err.late
           throw Object.assign(err, { inGuard: true })
-        }).finally(() => hung || all.then(() => sql.unsafe('ROLLBACK')))
+        }).finally(() => hung || begun.then(() => all).then(() => sql.unsafe('ROLLBACK')).catch(() => {}))
+        // Where the connection has closed behind the guard, the query behind BEGIN is never settled.
+        await begun
         const [row,, done] = await all
         if (done.status === 'rejected') throw done.reason
         return { value: done.value, reached: row.value[0]?.reached }
       }
       try {
         const { guarded, reached } = await this.ahead(node, sql, control)
-        const guard = guardOf(guarded && control.text, control.timeout, control.audit)
+        const guard = inline(guardOf(guarded && control.text, control.timeout, control.audit))
         const answer = await once(guard).catch(err => STALE_PLAN.test(codeOf(err)) ? once(guard) : Promise.reject(err))
         return { result: answer.value, reached: guarded && control.audit ? answer.reached : reached }
+      } catch (err) {
+        failed = err
+        throw err
       } finally {
         // A connection that hangs cannot be closed by itself here: it is left alone.
-        if (!hung) sql.release()
+        if (!hung) giveBack(sql, failed)
       }
     }, options)
   }

@@ -76,8 +76,8 @@ class Node {
 
   // One of postgres.js that is closed is in its pool again.
   release (client, err) {
-    const broken = err && verdict(err) === 'connection'
-    if (!broken || this.pool) client.release(broken ? err : undefined)
+    if (!err || verdict(err) !== 'connection') client.release()
+    else if (this.pool) client.release(err)
   }
 
   /** Rows of a question on a connection that was checked out. */

@@ -64,7 +64,7 @@ class RywResolver
   # block goes around it.
   def write(context)
     ActiveRecord::Base.connected_to(role: :writing) do
-      conn = @model.connection
+      conn = connection
       before = conn.raw_connection.parameter_status('ryw.token')
       result = yield conn
       # No round trip: it came with the reply to the commit.  The user before may have
@@ -117,10 +117,17 @@ class RywResolver
 
   def on(role, &block)
     ActiveRecord::Base.connected_to(role: role, prevent_writes: role != :writing) do
-      # Rails verifies connections when they leave the pool; between, we do
-      @model.connection.reconnect! if @model.connection.raw_connection.status != PG::CONNECTION_OK
+      connection
       block.call
     end
+  end
+
+  # Rails verifies connections when they leave the pool; between, we do.
+  def connection
+    conn = @model.connection
+    raw = conn.raw_connection
+    conn.reconnect! if raw.finished? || raw.status != PG::CONNECTION_OK
+    conn
   end
 
   def now = Process.clock_gettime(Process::CLOCK_MONOTONIC, :millisecond)

@@ -16,7 +16,7 @@ use constant { WAIT => 300, DEADLINE => 2000 };    # milliseconds, on a node and
 
 my @nodes = @ARGV;                                 # the first is the primary
 my @handles;
-my ($fallbacks, $on_primary) = (0, 0);
+our ($fallbacks, $on_primary) = (0, 0);
 
 # A server that is down is an error when it is asked, not before.
 sub handle
@@ -53,10 +53,23 @@ sub merge
 
 # ---- reading ----
 
-# Version and the tokens to go on with; the third is true when a write is lost.
-sub read_version
+# The number that the statement returns, and the tokens to go on with.
+sub write_number
 {
-	my ($set, $turn) = @_;
+	my ($set, $sql) = @_;
+	my $dbh = handle(0);
+	my ($value) = $dbh->selectrow_array($sql);
+
+	# DBD::Pg does not show what the server has reported, so it is asked, on the
+	# same connection.  (Not through a pooler in transaction mode.)
+	return ($value, merge($set, $dbh->selectrow_array('SELECT ryw_token()')));
+}
+
+# A query of a number that ends with its conditions: the guard is one more.  The
+# number and the tokens to go on with; the third is true when a write is lost.
+sub read_number
+{
+	my ($set, $turn, $sql) = @_;
 	my $deadline = clock_gettime(CLOCK_MONOTONIC) * 1000 + DEADLINE;
 	my ($i, $again) = (0, 0);
 
@@ -67,15 +80,14 @@ sub read_version
 		my $left = int($deadline - clock_gettime(CLOCK_MONOTONIC) * 1000);
 		die "no answer in time\n" if $left <= 0;
 
-		my $version = eval {
-			(handle($which)->selectrow_array(
-				'SELECT version FROM profiles WHERE id = 1 AND ryw_require(?, ?)',
+		my $value = eval {
+			(handle($which)->selectrow_array("$sql AND ryw_require(?, ?)",
 				undef, $set, $left < WAIT ? $left : WAIT))[0];
 		};
-		if (defined $version)
+		if (defined $value)
 		{
 			$on_primary++ if $which == 0;
-			return ($version, $set, 0);
+			return ($value, $set, 0);
 		}
 		my $error = $@;
 		my $code = $DBI::state || '08000';
@@ -104,19 +116,15 @@ my ($stale, $lost) = (0, 0);
 
 foreach my $turn (1 .. $times)
 {
-	my $dbh = handle(0);
-	my ($written) = $dbh->selectrow_array(
+	my ($written, $new) = write_number($set,
 		'UPDATE profiles SET version = version + 1 WHERE id = 1 RETURNING version');
 
-	# DBD::Pg does not show what the server has reported, so it is asked, on the
-	# same connection.  (Not through a pooler in transaction mode.)
-	$set = merge($set, $dbh->selectrow_array('SELECT ryw_token()'))
-	  if ($ENV{GUARD} // '') ne 'off';
-
+	$set = $new if ($ENV{GUARD} // '') ne 'off';
 	my ($seen, $is_lost);
 	while (1)
 	{
-		($seen, $set, $is_lost) = read_version($set, $turn);
+		($seen, $set, $is_lost) =
+		  read_number($set, $turn, 'SELECT version FROM profiles WHERE id = 1');
 		last unless $is_lost;
 		$lost++;
 		print "token lost: a write of yours is gone\n";

@@ -102,9 +102,24 @@ query(PGconn *conn, const char *sql, int n, const char *const *params,
 	return value;
 }
 
-/* Returns the version, -1 after an error, -2 when a write is lost. */
+/* A statement that returns a number; its token goes into the set, if there is one. */
 static int
-read_version(TokenSet *set, int turn, char *state)
+write_number(TokenSet *set, const char *sql, char *state)
+{
+	int			value = query(node[0], sql, 0, NULL, state, NULL);
+
+	/* No round trip: it came with the reply to the commit. */
+	if (*state == '\0' && set)
+		keep(set, PQparameterStatus(node[0], "ryw.token"));
+	return value;
+}
+
+/*
+ * A query of a number with the guard as one of its conditions.  Returns -1 after
+ * an error, -2 when a write is lost.
+ */
+static int
+read_number(TokenSet *set, const char *sql, int turn, char *state)
 {
 	long		deadline = now() + DEADLINE;
 	int			last = nodes - 1,
@@ -118,17 +133,16 @@ read_version(TokenSet *set, int turn, char *state)
 		long		left = deadline - now();
 		char		wait[20];
 		const char *params[] = {joined(set), wait};
-		int			version;
+		int			value;
 
 		if (left <= 0)
 			return -1;
 		snprintf(wait, sizeof(wait), "%ld", left < WAIT ? left : WAIT);
-		version = query(node[which], "SELECT version FROM profiles"
-						" WHERE id = 1 AND ryw_require($1, $2)", 2, params, state, NULL);
+		value = query(node[which], sql, 2, params, state, NULL);
 		if (*state == '\0')
 		{
 			on_primary += which == 0;
-			return version;
+			return value;
 		}
 		fprintf(stderr, "%s on node %d\n", state, which);
 		if (strcmp(state, "RY002") == 0)
@@ -181,16 +195,15 @@ main(int argc, char **argv)
 	{
 		char		state[6];
 		int			seen;
-		int			written = query(node[0], "UPDATE profiles SET version = version + 1"
-									" WHERE id = 1 RETURNING version", 0, NULL, state, NULL);
+		int			written = write_number(guard ? &set : NULL, "UPDATE profiles"
+										   " SET version = version + 1"
+										   " WHERE id = 1 RETURNING version", state);
 
-		/* No round trip: it came with the reply to the commit. */
-		if (*state == '\0' && guard)
-			keep(&set, PQparameterStatus(node[0], "ryw.token"));
-		else if (*state)
+		if (*state)
 			return fprintf(stderr, "%s", PQerrorMessage(node[0])), 1;
 
-		while ((seen = read_version(&set, turn, state)) == -2)
+		while ((seen = read_number(&set, "SELECT version FROM profiles WHERE id = 1"
+								   " AND ryw_require($1, $2)", turn, state)) == -2)
 		{
 			lost++;
 			printf("token lost: a write of yours is gone\n");

@@ -74,7 +74,11 @@ class Node {
     return within(ms, coming, client => client.release())
   }
 
-  release (client, err) { client.release(err && verdict(err) === 'connection' ? err : undefined) }
+  // One of postgres.js that is closed is in its pool again.
+  release (client, err) {
+    if (!err || verdict(err) !== 'connection') client.release()
+    else if (this.pool) client.release(err)
+  }
 
   /** Rows of a question on a connection that was checked out. */
   async ask (client, text, values, ms = 10000) {

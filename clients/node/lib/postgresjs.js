@@ -5,14 +5,26 @@
 // the same connection, in the same go: before, the statement, behind.
 
 const context = require('./context')
-const { codeOf, STALE_PLAN } = require('./errors')
+const { codeOf, verdict, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
 const { within } = require('./node')
 const { positionBy } = require('./plain')
 const { Router, finishTransaction } = require('./router')
 
-const isQuery = value => typeof value?.execute === 'function'
+const start = value => typeof value?.execute === 'function' ? value.execute() : value
+
+// Without parameters, for which the driver would ask first, and hold back what is
+// behind.  Tokens are hexadecimal, minus and dot, or the keeper has not taken them.
+const inline = ({ text, values }) => text.replace(/\$(\d)/g, (_, n) => `'${values[n - 1]}'`)
+
+// fn on a connection, and that back to its pool; but one that is closed the driver has taken back
+// already, and would hand out again, and one that hangs cannot be closed here: it is left alone.
+function lend (sql, fn) {
+  const done = fn()
+  done.then(() => sql.release(), err => verdict(err) === 'connection' || sql.release())
+  return done
+}
 
 class RywPostgres extends Router {
   constructor (options) { super(options, 'sql') }
@@ -20,21 +32,20 @@ class RywPostgres extends Router {
   /** Statements on one connection of the primary: write(sql => sql`UPDATE ...`). */
   async write (fn, { keeper = context.current() } = {}) {
     const sql = await this.primary.sql.reserve()
-    try {
+    return lend(sql, async () => {
       const { ryw } = await this.primary.capabilities(sql)
       const token = async () => ryw ? (await sql.unsafe('SELECT ryw_token()::text AS at').execute())[0].at : null
       const before = token()
-      const query = fn(sql)
-      if (isQuery(query)) query.execute()
-      const behind = isQuery(query) ? token() : Promise.resolve(query).then(token, token)
-      const [held, done, committed] = await Promise.allSettled([before, query, behind])
-      if (committed.value && committed.value !== held.value) keeper?.add(committed.value)
+      const query = start(fn(sql))
+      const behind = (query?.execute ? token() : Promise.resolve(query).then(token, token)).catch(() => {})
+      const [held, done] = await Promise.allSettled([before, query])
+      // Where the connection has closed, what is behind is never settled.
+      if (done.status === 'rejected' && verdict(done.reason) === 'connection') throw done.reason
+      const committed = await behind
+      if (committed && committed !== held.value) keeper?.add(committed)
       else if (keeper && done.status === 'fulfilled') keeper.add(await positionBy(text => sql.unsafe(text), ryw))
-      if (done.status === 'rejected') throw done.reason
-      return done.value
-    } finally {
-      sql.release()
-    }
+      return query
+    })
   }
 
   /** A transaction on the primary. */
@@ -53,29 +64,24 @@ class RywPostgres extends Router {
     return this.route(async (node, control) => {
       const sql = await node.checkout(control.patience)
       let hung = false
-      const once = async ({ text, values }) => {
-        const guard = sql.unsafe(text, values).execute()
+      const once = async guarded => {
+        const guard = sql.unsafe(inline(guardOf(guarded && control.text, control.timeout, control.audit))).execute()
         const begun = sql.unsafe('BEGIN READ ONLY').execute()
-        const query = fn(sql)
-        if (isQuery(query)) query.execute()
-        const all = Promise.allSettled([guard, begun, query])
+        const query = start(fn(sql))
+        // Where the connection has closed behind the guard, the query behind BEGIN is never settled.
+        const all = Promise.all([begun, Promise.allSettled([guard, query])]).then(([, both]) => both)
         await within(control.patience, guard, () => {}).catch(err => {
           hung = err.late
           throw Object.assign(err, { inGuard: true })
-        }).finally(() => hung || all.then(() => sql.unsafe('ROLLBACK')))
-        const [row,, done] = await all
-        if (done.status === 'rejected') throw done.reason
-        return { value: done.value, reached: row.value[0]?.reached }
+        }).finally(() => hung || all.then(() => sql.unsafe('ROLLBACK')).catch(() => {}))
+        const [row] = await all
+        return { value: await query, reached: row.value[0]?.reached }
       }
-      try {
+      return lend(sql, async () => {
         const { guarded, reached } = await this.ahead(node, sql, control)
-        const guard = guardOf(guarded && control.text, control.timeout, control.audit)
-        const answer = await once(guard).catch(err => STALE_PLAN.test(codeOf(err)) ? once(guard) : Promise.reject(err))
+        const answer = await once(guarded).catch(err => STALE_PLAN.test(codeOf(err)) ? once(guarded) : Promise.reject(err))
         return { result: answer.value, reached: guarded && control.audit ? answer.reached : reached }
-      } finally {
-        // A connection that hangs cannot be closed by itself here: it is left alone.
-        if (!hung) sql.release()
-      }
+      })
     }, options)
   }
 }

@@ -63,7 +63,9 @@ class AsyncDatabase(Router):
         await self._run(conn, "; ".join(begin))
 
     async def _open(self, plan: Plan) -> Any:
-        conn = await self._get(plan.node, plan.left)
+        # a pool whose server is down would wait for all of the deadline
+        left = plan.left if plan.node.primary else min(plan.left, self.wait)
+        conn = await self._get(plan.node, left)
         try:
             plan.autocommit = await self._autocommit(conn, True)
         except BaseException:
@@ -78,7 +80,8 @@ class AsyncDatabase(Router):
             if self._state(conn) is not None:
                 await self._autocommit(conn, plan.autocommit)
         except Exception:
-            await self._close(conn)
+            with contextlib.suppress(Exception):  # its pool may have taken it back already
+                await self._close(conn)
         finally:
             await self._put(plan.node, conn)
 

@@ -36,7 +36,6 @@
  */
 #include "postgres.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,17 +48,12 @@
 #include "common/controldata_utils.h"
 #include "miscadmin.h"
 #include "port/atomics.h"
-#include "storage/fd.h"
 #include "utils/timestamp.h"
 
 #include "base/compat.h"
-#include "base/errcodes.h"
+#include "token/lineagefile.h"
 #include "token/nonce.h"
 #include "token/position.h"
-
-#define LINEAGE_FILE	"ryw.lineage"
-#define LINEAGE_TEMP	"ryw.lineage.tmp"
-#define REDO_TEMP		"ryw.lineage.redo"	/* the startup process's own */
 
 /* After a failure to save, try again in so many milliseconds. */
 #define SAVE_RETRY_MS	10000
@@ -141,83 +135,6 @@ set_trusted(const RywRestart *restart)
 }
 
 /* ----------
- * The file
- * ----------
- */
-
-/*
- * Read the file.  No file is an empty lineage.  False, and a line in the log of
- * this level, when there is one that cannot be read or is damaged: then tokens of
- * the timelines in it cannot be verified.
- */
-static bool
-load(RywLineage *lineage, int elevel)
-{
-	unsigned char payload[RYW_LINEAGE_SIZE + 1];
-	int			fd = BasicOpenFile(LINEAGE_FILE, O_RDONLY | PG_BINARY);
-	ssize_t		length;
-	bool		loaded = false;
-
-	memset(lineage, 0, sizeof(RywLineage));
-	if (fd < 0 && errno == ENOENT)
-		return true;
-	length = fd < 0 ? -1 : read(fd, payload, sizeof(payload));
-	if (length < 0)
-		ereport(elevel,
-				(errcode_for_file_access(),
-				 errmsg("could not read file \"%s\": %m", LINEAGE_FILE)));
-	else if (!(loaded = ryw_lineage_decode(payload, (size_t) length, lineage) != 0))
-		ereport(elevel,
-				(errcode(ERRCODE_RYW_UNVERIFIABLE),
-				 errmsg("file \"%s\" is not a lineage of timelines",
-						LINEAGE_FILE)));
-	if (fd >= 0)
-		close(fd);
-	return loaded;
-}
-
-/* As ryw 1.0 can read it, so long as there is nothing that it does not know. */
-static size_t
-encode_for_file(const RywLineage *lineage, unsigned char *payload)
-{
-	if (lineage->nboots == 0 && lineage->restart.tli == 0)
-		return ryw_lineage_encode_nonces(lineage, payload);
-	return ryw_lineage_encode(lineage, payload);
-}
-
-/*
- * Write the file, so that it survives a crash.  False, and a line in the log,
- * when that is not possible.  Two processes must not use one temporary file.
- */
-static bool
-save(const RywLineage *lineage, const char *temp)
-{
-	unsigned char payload[RYW_LINEAGE_SIZE];
-	size_t		length = encode_for_file(lineage, payload);
-	int			fd = BasicOpenFile(temp,
-								   O_CREAT | O_TRUNC | O_WRONLY | PG_BINARY);
-	bool		written = false;
-
-	if (fd >= 0)
-	{
-		errno = 0;
-		written = write(fd, payload, length) == (ssize_t) length;
-		if (!written && errno == 0)
-			errno = ENOSPC;
-		if (close(fd) != 0)
-			written = false;
-	}
-	if (!written)
-	{
-		ereport(LOG,
-				(errcode_for_file_access(),
-				 errmsg("could not write file \"%s\": %m", temp)));
-		return false;
-	}
-	return durable_rename(temp, LINEAGE_FILE, LOG) == 0;
-}
-
-/* ----------
  * Shared memory
  * ----------
  */
@@ -272,7 +189,7 @@ note_own_start(RywLineage *lineage)
 		if (lineage->restart.tli == 0)
 		{
 			lineage->restart = restart;
-			(void) save(lineage, LINEAGE_TEMP);
+			(void) ryw_lineagefile_save(lineage, false);
 		}
 	}
 	pfree(control);
@@ -290,7 +207,7 @@ nonce_init(void)
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
 	pg_atomic_init_u32(&nonce_shared->crashed, 0);
 	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
-	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
+	pg_atomic_init_u32(&nonce_shared->unread, ryw_lineagefile_load(&lineage, LOG) ? 0 : 1);
 	if (!ryw_nonce_is_unread())
 		note_own_start(&lineage);
 	write_shared(&lineage);
@@ -365,7 +282,7 @@ load_at_last(RywLineage *lineage)
 
 	if (pg_atomic_read_u32(&nonce_shared->unread) == 0)
 		return true;
-	if (!load(&late, DEBUG1))
+	if (!ryw_lineagefile_load(&late, DEBUG1))
 		return false;
 	if (redo_ended != 0)
 		ryw_lineage_forget_after(&late, redo_ended);
@@ -492,7 +409,7 @@ begin_run(RywLineage *lineage, TimeLineID tli)
 		drawn = boot.number != 0;
 		ryw_lineage_add_boot(lineage, &boot);
 	}
-	if (drawn && (is_same(lineage, &in_file) || save(lineage, LINEAGE_TEMP)))
+	if (drawn && (is_same(lineage, &in_file) || ryw_lineagefile_save(lineage, false)))
 		return true;
 	*lineage = without;
 	return false;
@@ -540,7 +457,7 @@ replace(const RywLineage *lineage)
 	if (ryw_nonce_is_unread())
 		return;					/* it knows more, once it can be read */
 	pg_atomic_write_u32(&nonce_shared->unsaved,
-						save(lineage, REDO_TEMP) ? 0 : 1);
+						ryw_lineagefile_save(lineage, true) ? 0 : 1);
 }
 
 /*
@@ -664,7 +581,7 @@ ryw_nonce_save_received(void)
 	version = pg_atomic_read_u32(&nonce_shared->version);
 	ryw_nonce_read(&lineage);
 	failed_at = 0;
-	if (!save(&lineage, LINEAGE_TEMP))
+	if (!ryw_lineagefile_save(&lineage, false))
 	{
 		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 		failed_at = GetCurrentTimestamp();

@@ -18,6 +18,10 @@
  * without a number: then there are no tokens, but every replica still learns
  * that the WAL of before ended there.
  *
+ * Should the primary crash again before that, what the first crash has cost must
+ * not be forgotten: recovery begins at the checkpoint of the start then, and from
+ * that position on the run before is not trusted (note_own_start()).
+ *
  * A file that is there but cannot be read, or is damaged, is not a file that is
  * not there: a primary that drew another nonce then would call its own tokens
  * foreign.  It draws none, and makes no token, until it can read the file or
@@ -43,6 +47,7 @@
 #include "access/xloginsert.h"
 #include "access/xlogrecovery.h"
 #include "catalog/pg_control.h"
+#include "common/controldata_utils.h"
 #include "port/atomics.h"
 #include "storage/fd.h"
 #include "utils/timestamp.h"
@@ -50,6 +55,7 @@
 #include "base/compat.h"
 #include "base/errcodes.h"
 #include "token/nonce.h"
+#include "token/position.h"
 
 #define LINEAGE_FILE	"ryw.lineage"
 #define LINEAGE_TEMP	"ryw.lineage.tmp"
@@ -215,10 +221,44 @@ save(const RywLineage *lineage, const char *temp)
  * ----------
  */
 
+/*
+ * This server has crashed as a primary, and recovery begins right behind the
+ * checkpoint of a start, which so is not replayed: as on a replica, that start is not
+ * explained before a lineage is replayed.  Another crash may have come before that
+ * was logged.  Returns whether that is so, and new.  Where wal_level is minimal the
+ * checkpoint may be another one, and nothing is noted.  Postmaster.
+ */
+static bool
+note_own_start(RywLineage *lineage)
+{
+	bool		crc_ok;
+	ControlFileData *control = get_controlfile(DataDir, &crc_ok);
+	const CheckPoint *checkpoint = &control->checkPointCopy;
+	bool		crashed = control->state == DB_IN_PRODUCTION ||
+		control->state == DB_SHUTDOWNING ||
+		control->state == DB_IN_CRASH_RECOVERY;
+	bool		noted = crc_ok && crashed && lineage->restart.tli == 0 &&
+		control->wal_level >= WAL_LEVEL_REPLICA &&
+		checkpoint->redo == control->checkPoint;
+
+	if (noted)
+	{
+		XLogRecPtr	after = ryw_position_record_end(control->checkPoint);
+
+		lineage->restart = (RywRestart)
+		{
+			.tli = checkpoint->ThisTimeLineID,.after = after,.end = after
+		};
+	}
+	pfree(control);
+	return noted;
+}
+
 static void
 nonce_init(void)
 {
 	RywLineage	lineage;
+	bool		is_read;
 
 	pg_atomic_init_u32(&nonce_shared->version, 0);
 	pg_atomic_init_u64(&nonce_shared->trusted, UINT64_MAX);
@@ -226,7 +266,10 @@ nonce_init(void)
 	pg_atomic_init_u32(&nonce_shared->explained, 0);
 	pg_atomic_init_u32(&nonce_shared->unsaved, 0);
 	pg_atomic_init_u32(&nonce_shared->redo_ended, 0);
-	pg_atomic_init_u32(&nonce_shared->unread, load(&lineage, LOG) ? 0 : 1);
+	is_read = load(&lineage, LOG);
+	pg_atomic_init_u32(&nonce_shared->unread, is_read ? 0 : 1);
+	if (note_own_start(&lineage) && is_read && !save(&lineage, LINEAGE_TEMP))
+		pg_atomic_write_u32(&nonce_shared->unsaved, 1);
 	write_shared(&lineage);
 	set_trusted(&lineage.restart);
 }

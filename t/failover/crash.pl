@@ -171,6 +171,37 @@ my $copy = add_replica($nodes, 'copy', $primary, fresh => 1);
 is(answer(wire($copy), $after, 20000), 't', 'a new replica');
 ask_again(wire($copy), 'from a new replica');
 
+# ---- a second crash, before the first start has been explained ----
+
+# The start between the two is without ryw: nobody logs a lineage.  What it writes
+# covers the positions of what the first crash has erased.
+my $libraries = sql($primary, 'SHOW shared_preload_libraries');
+my @twice = load('off', 10);
+my $before_first = write_token(wire($primary), "INSERT INTO t VALUES (-3, 'x')");
+push @twice, load('off', 10);
+kill_all($primary);
+$primary->append_conf('postgresql.conf', "shared_preload_libraries = ''");
+$primary->start;
+my $first_end = lsn_int(sql($primary, 'SELECT pg_last_wal_replay_lsn()'));
+sql($primary, "INSERT INTO filler SELECT repeat('x', 500) FROM generate_series(1, 100)");
+kill_all($primary);
+$primary->append_conf('postgresql.conf', "shared_preload_libraries = '$libraries'");
+$primary->start;
+my $after_both = write_token(wire($primary), "INSERT INTO t VALUES (-4, 'x')");
+my @erased = grep { token_lsn($_->[0]) > $first_end } @twice;
+cmp_ok(scalar(@erased), '>', 0, 'control: the first of two crashes erased commits');
+
+foreach ([ primary => $primary ], [ replica => $replica ], [ leaf => $leaf ])
+{
+	my ($name, $node) = @$_;
+	my $conn = wire($node);
+
+	is(answer($conn, $after_both, 20000), 't', "s99: two crashes: a new token, on $name");
+	is(answer($conn, $before_first, 10000), 't', "s99: two crashes: what was flushed before is there, on $name");
+	is(join(' ', map { answer($conn, $_->[0], 10000) } @erased), join(' ', ('RY002') x @erased),
+		"s99: two crashes: what the first one erased is lost, on $name");
+}
+
 # ---- a replica that has seen the start, and nothing after ----
 
 catch_up($primary, $held);

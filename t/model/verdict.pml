@@ -4,13 +4,15 @@
  *
  * Models src/token/timeline.c: ryw_timeline_verdict and ryw_timeline_settle; of
  * history.c: ryw_history_judge and judge_run; of lineage.c: ryw_lineage_find_boot
- * and ryw_lineage_add_boot; of nonce.c: begin_run, ryw_nonce_announce,
- * ryw_nonce_note_start, ryw_nonce_receive and ryw_nonce_trust.
+ * and ryw_lineage_add_boot; of nonce.c: note_own_start, begin_run,
+ * ryw_nonce_announce, ryw_nonce_note_start, ryw_nonce_receive and ryw_nonce_trust.
  *
  * A is a primary on timeline 1.  It commits synchronously and asynchronously, is
  * shut down, or crashes, which erases what it has not flushed.  B applies what A
  * has flushed, and may be promoted at any position; then it is on timeline 2 while A
  * goes on.  WAL is an array of records, each with what it is and which run wrote it.
+ * A is shut down only when it has logged its lineage: a crash is forgotten when ryw
+ * cannot do that, or is not loaded, from the start after it to the next shutdown.
  * A run has the number of its boot; 9 is B as a primary.  Nonces are left out: no
  * two branches have one number here.
  *

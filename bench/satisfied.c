@@ -65,6 +65,8 @@ static const Statement statements[] = {
 	190000, AFTER_WAIT_FOR_LSN, READ, 0},
 	{"guarded", "read by primary key AND ryw_require($1, $2)", "guarded",
 	0, PREPARED, READ " AND ryw_require($1, $2)", 2},
+	{"guarded_fresh", "read by primary key AND ryw_require_fresh", "guarded",
+	0, PREPARED, READ " AND ryw_require_fresh('10 s')", 0},
 };
 
 static char token[TOKEN_SIZE];

@@ -314,6 +314,19 @@ read_ryw_guard(Session *session, const char *id)
 	return take_version(session, session->replica, res);
 }
 
+/* Who reads has no token, as on another device: the primary is asked for it. */
+static Outcome
+read_ryw_key(Session *session, const char *id)
+{
+	PGresult   *res = execute(session, session->primary, "key_token", 0, NULL);
+
+	expect(session->primary, res, PGRES_TUPLES_OK);
+	snprintf(session->mark, sizeof(session->mark), "%s",
+			 PQgetvalue(res, 0, 0));
+	PQclear(res);
+	return read_ryw_guard(session, id);
+}
+
 static Outcome
 read_ryw_set(Session *session, const char *id)
 {
@@ -351,6 +364,8 @@ const Way	all_ways[] = {
 	"local", mark_token, read_ryw_set},
 	{"ryw_guard", "ryw_require in the read itself", true, false, 0, "local",
 	mark_token, read_ryw_guard},
+	{"ryw_key", "ryw_key_token, then ryw_require in the read", true, false, 0, "local",
+	mark_nothing, read_ryw_key},
 };
 const int	n_all_ways = lengthof(all_ways);
 
@@ -378,6 +393,9 @@ session_become(Session *session, const Way *way)
 		"SET ryw.report_token = off");
 	snprintf(sql, sizeof(sql), "SET synchronous_commit = %s", way->commit);
 	run(session->primary, sql);
+	snprintf(sql, sizeof(sql), "SET ryw.key = '%s %d'", way->name,
+			 PQbackendPID(session->primary));
+	run(session->primary, way->read == read_ryw_key ? sql : "RESET ryw.key");
 	session->mark[0] = '\0';
 	session->must_wait = false;
 }
@@ -397,6 +415,8 @@ session_open(Session *session, const Options *options, const Way *way,
 	prepare(session->primary, "insert_lsn",
 			"SELECT pg_current_wal_insert_lsn()");
 	prepare(session->primary, "read", READ_STATEMENT);
+	prepare(session->primary, "key_token",
+			"SELECT ryw_key_token(current_setting('ryw.key'))");
 	prepare(session->replica, "read", READ_STATEMENT);
 	prepare(session->replica, "poll",
 			"SELECT pg_last_wal_replay_lsn() >= $1::pg_lsn");

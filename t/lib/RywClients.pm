@@ -102,7 +102,7 @@ sub php
 sub java
 {
 	my ($app, $reason, $jars, @sources) = @_;
-	my @jars = map { found("/usr/share/java/$_.jar") } qw(postgresql HikariCP slf4j-api slf4j-nop), @$jars;
+	my @jars = map { scalar found("/usr/share/java/$_.jar") } qw(postgresql HikariCP slf4j-api slf4j-nop), @$jars;
 	my $classes = "$place/$app";
 
 	return \$reason if grep { !defined } @jars;

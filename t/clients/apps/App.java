@@ -1,5 +1,6 @@
 // The application of README.md over examples/Jdbc.java, as it stands, in five threads.
 
+import com.zaxxer.hikari.HikariDataSource;
 import java.io.BufferedReader;
 import java.io.InputStreamReader;
 import java.sql.Connection;
@@ -23,10 +24,15 @@ class App {
         this.reads = reads;
     }
 
-    static List<DataSource> pools(String[] urls) {
+    // Full, so that none opens a connection while another client's round trips are counted.
+    static List<DataSource> pools(String[] urls) throws InterruptedException {
         List<DataSource> nodes = new ArrayList<>();
-        for (String url : urls)
-            nodes.add(Jdbc.pool(url, nodes.isEmpty()));
+        for (String url : urls) {
+            HikariDataSource pool = (HikariDataSource) Jdbc.pool(url, nodes.isEmpty());
+            while (pool.getHikariPoolMXBean().getTotalConnections() < pool.getMaximumPoolSize())
+                Thread.sleep(10);
+            nodes.add(pool);
+        }
         return nodes;
     }
 

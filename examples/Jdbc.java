@@ -199,8 +199,18 @@ class Reads {
         this.nodes = nodes;
     }
 
+    // What is tried on one node, with so many milliseconds to wait there.
+    interface Attempt<T> {
+        T on(int which, int wait) throws SQLException;
+    }
+
     // The query has to end with its conditions: the guard is one more.
     int read(Tokens tokens, int turn, String sql) throws SQLException {
+        return Integer.parseInt(tried(tokens, turn, (which, wait) ->
+            first(which, sql + " AND ryw_require(?, ?)", tokens.toString(), wait)));
+    }
+
+    <T> T tried(Tokens tokens, int turn, Attempt<T> attempt) throws SQLException {
         long deadline = System.nanoTime() / 1000000 + DEADLINE;
         int last = nodes.size() - 1;
         int i = 0;
@@ -212,8 +222,7 @@ class Reads {
             if (left <= 0)
                 throw new SQLException("no answer in time");
             try {
-                int value = Integer.parseInt(
-                    first(which, sql + " AND ryw_require(?, ?)", tokens.toString(), Math.min(left, WAIT)));
+                T value = attempt.on(which, Math.min(left, WAIT));
                 onPrimary += which == 0 ? 1 : 0;
                 return value;
             } catch (SQLException e) {

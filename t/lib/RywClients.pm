@@ -98,17 +98,30 @@ sub php
 		'php', "$apps/app.php", "$examples/$recipe");
 }
 
+# Of each application a folder, over the classes of Jdbc.java and App.java.
 sub java
 {
-	my @jars = map { found("/usr/share/java/$_.jar") } qw(postgresql HikariCP slf4j-api slf4j-nop);
-	my $path = join ':', grep { defined } @jars, $place;
+	my ($app, $reason, $jars, @sources) = @_;
+	my @jars = map { scalar found("/usr/share/java/$_.jar") } qw(postgresql HikariCP slf4j-api slf4j-nop), @$jars;
+	my $classes = "$place/$app";
 
-	return \'no JDBC driver, HikariCP or SLF4J' if grep { !defined } @jars;
+	return \$reason if grep { !defined } @jars;
 	return \'no javac' if fails(qw(javac -version));
-	my $wrong = fails('javac', '-Xlint:all', '-cp', $path, '-d', $place, "$examples/Jdbc.java",
-		"$apps/App.java");
+	mkdir $classes or die "$classes: $!";
+	my $path = join ':', @jars, $classes;
+	my $wrong = fails('javac', '-Xlint:all', '-cp', $path, '-d', $classes, "$examples/Jdbc.java",
+		"$apps/App.java", @sources);
 	die $wrong if $wrong;
-	return ('java', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', $path, 'App');
+	return ('java', '-XX:+UseSerialGC', '-XX:TieredStopAtLevel=1', '-cp', $path, $app);
+}
+
+# (Debian calls the jars of Spring 4 spring3)
+sub spring
+{
+	my @jars = map { "spring3-$_" } qw(core beans context transaction jdbc);
+
+	return java('SpringApp', 'no Spring, or nothing below it', [ @jars, 'jcl-over-slf4j' ],
+		"$examples/SpringRouting.java", "$apps/SpringApp.java");
 }
 
 my %slow = (pgx => 'pgx', 'lib/pq' => 'libpq', 'tokio-postgres' => 'tokio_postgres');
@@ -227,7 +240,13 @@ my @list = (
 		sub { script('no DBAL with pgsql',
 				[ 'php', '-r', 'require "Doctrine/DBAL/autoload.php"; exit(extension_loaded("pgsql") ? 0 : 1);' ],
 				'php', "$apps/app.php", "$examples/doctrine.php") } ],
-	[ 'JDBC and HikariCP', '1 1', 1, 5, undef, sub { java() } ],
+	[ 'Doctrine ORM', '8 6', 5, 1, 'php-doctrine-orm',
+		sub { script('no Doctrine ORM with pgsql',
+				[ 'php', '-r', 'require "Doctrine/ORM/autoload.php"; exit(extension_loaded("pgsql") ? 0 : 1);' ],
+				'php', "$apps/app.php", "$examples/doctrine_orm.php") } ],
+	[ 'JDBC and HikariCP', '1 1', 1, 5, undef,
+		sub { java('App', 'no JDBC driver, HikariCP or SLF4J', []) } ],
+	[ 'Spring', '2 3', 1, 5, undef, sub { spring() } ],
 	[ 'ActiveRecord', '1 1', 5, 1, undef,
 		sub { script('no ActiveRecord with pg', [qw(/usr/bin/ruby -r active_record -r pg -e 1)],
 				'/usr/bin/ruby', "$apps/app.rb", "$examples/active_record.rb") } ],
@@ -243,7 +262,8 @@ sub alone
 	my (@command) = @_;
 
 	return ('/usr/bin/python3', '-B', "$examples/python_psycopg.py") if $command[-1] eq 'recipe';
-	return (@command[0 .. $#command - 1], 'Jdbc') if $command[-1] eq 'App';
+	my %java = (App => 'Jdbc', SpringApp => 'SpringRouting');
+	return (@command[0 .. $#command - 1], $java{ $command[-1] }) if $java{ $command[-1] };
 	return @command[0, -1] if index($command[-1], $examples) == 0;
 	return index($command[0], $place) == 0 ? @command : ();
 }

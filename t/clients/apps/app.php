@@ -18,8 +18,20 @@ for ($turn = 0; $line = fgets(STDIN); $turn++) {
         . ' RETURNING version';
     try {
         if ($op === 'patch') {
-            $what = basename($recipe) === 'doctrine.php' ? fn ($conn) => $conn->fetchOne($update) : $update;
+            $what = match (basename($recipe)) {
+                'doctrine.php' => fn ($conn) => $conn->fetchOne($update),
+                'doctrine_orm.php' => function ($em) use ($user, $value, $turn) {
+                    $profile = $em->find(Profile::class, (int) $user);
+                    $profile->name = "Ann $turn";  // so that something has changed
+                    return $profile->version = (int) $value;
+                },
+                default => $update
+            };
             $seen = $db->write($what, true);
+        } elseif ($op === 'idle' && class_exists('Profile', false)) {
+            $seen = $db->write(fn ($em) => $em->find(Profile::class, (int) $user)->version, true);
+        } elseif ($op === 'get' && class_exists('Profile', false)) {
+            $seen = $db->read(fn ($em) => $em->find(Profile::class, (int) $user)->version, $turn);
         } elseif ($op === 'get') {
             $seen = $db->read('SELECT version FROM profiles WHERE id = ' . (int) $user, $turn);
         } elseif ($op === 'stats') {

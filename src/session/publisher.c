@@ -19,9 +19,9 @@
  * is a replica itself: it may be promoted while it streams.
  *
  * What has been applied already when a publisher is seen for the first time may be
- * of another one, from which this one branched off earlier than that.  Then what
- * was applied says nothing of this one's tokens up to there.  On timeline 1 there
- * is nothing that it could have branched off from.
+ * of another one, from which this one branched off earlier than that, or which the
+ * subscription was pointed to before.  Then what was applied says nothing of this
+ * one's tokens up to there.
  *
  * Entries are written by apply workers and read by sessions, under
  * RYW_LOCK_PUBLISHERS.  They stay when a worker ends; a new one takes the oldest
@@ -140,7 +140,7 @@ write_entry(Oid subid, const RywToken *token, XLogRecPtr applied)
 	LWLockAcquire(ryw_shmem_lock(RYW_LOCK_PUBLISHERS), LW_EXCLUSIVE);
 	entry = find_entry(subid);
 	if (entry == NULL && (entry = take_entry()) != NULL)
-		*entry = (RywPublisher){.subid = subid, .since = token->tli > 1 ? applied : 0};
+		*entry = (RywPublisher){.subid = subid, .since = applied};
 	else if (entry != NULL && (entry->tli != token->tli || entry->tag != token->tag))
 		entry->since = applied;
 	if (entry != NULL)

@@ -60,6 +60,8 @@ sub is_found
 holds('wakeup', 'nobody sleeps for ever, nobody is told too early');
 holds('wakeup', 'no run is endless', '-DNP', '-DOWNERS=1');
 holds('verdict', 'reached is there, lost is not');
+holds('branches', 'the same, across failovers, copies and twins');
+holds('position', 'what is published is there, whatever the order it is seen in');
 
 foreach my $file (sort glob("$here/*.pml"))
 {

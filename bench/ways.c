@@ -356,6 +356,8 @@ const Way	all_ways[] = {
 	"remote_apply", mark_nothing, read_replica},
 	{"wait_for_lsn", "WAIT FOR LSN, then read", false, false, 190000, "local",
 	mark_insert_lsn, read_wait_for_lsn},
+	{"ryw_key", "ryw_key_token, then ryw_require in the read", true, false, 0, "local",
+	mark_nothing, read_ryw_key},
 	{"ryw_wait", "ryw_wait, then read", true, false, 0, "local",
 	mark_token, read_ryw_wait},
 	{"ryw_pipeline", "ryw_wait and read, one message", true, false, 0, "local",
@@ -364,8 +366,6 @@ const Way	all_ways[] = {
 	"local", mark_token, read_ryw_set},
 	{"ryw_guard", "ryw_require in the read itself", true, false, 0, "local",
 	mark_token, read_ryw_guard},
-	{"ryw_key", "ryw_key_token, then ryw_require in the read", true, false, 0, "local",
-	mark_nothing, read_ryw_key},
 };
 const int	n_all_ways = lengthof(all_ways);
 

@@ -58,7 +58,7 @@ sub table
 }
 
 my @ways = qw(stale primary poll_busy poll_5ms gitlab remote_apply
-  ryw_wait ryw_pipeline ryw_set ryw_guard);
+  ryw_key ryw_wait ryw_pipeline ryw_set ryw_guard);
 push @ways, 'wait_for_lsn' if ($major // 0) >= 19;
 
 foreach my $ms (0, 2)

@@ -39,7 +39,7 @@ sub took
 my $nodes = start_cluster(
 	replicas => [qw(replica1 replica2 cascade)],
 	delay => '200ms',
-	conf => "max_connections = 500");
+	conf => "max_connections = 500\nmax_standby_streaming_delay = -1\nhot_standby_feedback = on\n");
 my ($primary, $replica1, $replica2, $cascade) = @$nodes{qw(primary replica1 replica2 cascade)};
 
 # Unequal: the fast one, the slow one, and the cascade behind the fast one.

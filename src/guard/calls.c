@@ -74,8 +74,8 @@ ryw_calls_add(const RywGuardFunction *functions, int n)
 }
 
 /* How many arguments do functions of this kind have? */
-int
-ryw_calls_nargs(const RywGuardFunction *kind)
+static int
+count_arguments(const RywGuardFunction *kind)
 {
 	return kind->read_subject ? 3 : 2;
 }
@@ -121,7 +121,7 @@ is_entry_of(HeapTuple tuple, const RywGuardFunction *kind)
 	bool		no_symbol;
 	bool		no_library;
 
-	if (form->prolang != ClanguageId || form->pronargs != ryw_calls_nargs(kind))
+	if (form->prolang != ClanguageId || form->pronargs != count_arguments(kind))
 		return false;
 	symbol = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_prosrc, &no_symbol);
 	library = SysCacheGetAttr(PROCOID, tuple, Anum_pg_proc_probin, &no_library);
@@ -404,7 +404,7 @@ ryw_calls_read(FuncExpr *expr, ParamListInfo params, RywGuardCall *call)
 	call->function = function_by_oid(expr->funcid);
 	if (call->function == NULL)
 		elog(ERROR, "cache lookup failed for function %u", expr->funcid);
-	Assert(list_length(expr->args) == ryw_calls_nargs(call->function));
+	Assert(list_length(expr->args) == count_arguments(call->function));
 	foreach(lc, expr->args)
 	{
 		NullableDatum *arg = &args[nargs++];

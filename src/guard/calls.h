@@ -69,7 +69,6 @@ extern List *ryw_calls_find(PlannedStmt *stmt);
 extern void ryw_calls_read(FuncExpr *expr, ParamListInfo params,
 								RywGuardCall *call);
 extern void ryw_calls_read_args(const NullableDatum *args, RywGuardCall *call);
-extern int	ryw_calls_nargs(const RywGuardFunction *kind);
 RYW_NORETURN extern void ryw_calls_refuse_snapshot(const RywGuardFunction *function);
 RYW_NORETURN extern void ryw_calls_refuse_planning(void);
 extern void ryw_calls_add(const RywGuardFunction *functions, int n);

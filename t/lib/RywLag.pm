@@ -29,7 +29,7 @@ use Test::More;
 use Time::HiRes qw(clock_gettime CLOCK_MONOTONIC CLOCK_REALTIME);
 
 our @EXPORT = qw(
-  lag_rows lag_row staleness wait_for_state worker_pid noops
+  lag_rows lag_row staleness wait_for_state worker_pid wal_records noops
   log_lines log_times report_of
   start_writer start_reader stop_child
   Truth
@@ -113,9 +113,9 @@ sub worker_pid
 		  . " WHERE backend_type = 'ryw worker'");
 }
 
-# The lengths of the XLOG_NOOP records in a node's WAL from a position on; on a
+# The records in a node's WAL from a position on, as pg_waldump prints them; on a
 # replica, as far as it was streamed.
-sub noops
+sub wal_records
 {
 	my ($node, $from) = @_;
 	my ($out, $err);
@@ -129,8 +129,16 @@ sub noops
 		'>', \$out, '2>', \$err);
 	# what is not written yet is none of them
 	croak "pg_waldump: $err" if $err =~ /could not (?:find|open) file/;
+	return split /\n/, $out;
+}
+
+# The lengths of the XLOG_NOOP records among them.
+sub noops
+{
+	my ($node, $from) = @_;
+
 	return map { /len \(rec\/tot\):\s*\d+\/\s*(\d+),.* NOOP/ ? $1 : () }
-	  split /\n/, $out;
+	  wal_records($node, $from);
 }
 
 # ---- the log ----

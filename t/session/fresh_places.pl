@@ -315,6 +315,7 @@ sub rr_waits
 	$c->run($_) foreach $off, 'SET ryw.wait_timeout = 5000', @before[ 0 .. $#before - 1 ];
 	$w->run('UPDATE t SET v = v + 1');
 	my $now = $w->value('SELECT sum(v) FROM t');
+	pause_for(1.3);    # what is as new as the bound asks is then newer than the update
 	$c->send_query($before[-1]);
 	poll_until(sub { waiters($replica) == 1 }) or die 'nobody waits';
 	resume_replay($replica);

@@ -57,6 +57,16 @@ async function pause (name) {
 }
 const resume = name => sql(name, 'SELECT pg_wal_replay_resume()')
 
+/** Calls fn while the replicas apply nothing: a control's reads are stale, however slow the machine. */
+async function held (names, fn) {
+  await Promise.all(names.map(pause))
+  try {
+    return await fn()
+  } finally {
+    await Promise.all(names.map(resume))
+  }
+}
+
 /** Every replica has all that the primary has. */
 async function caughtUp (...names) {
   const [{ lsn }] = await sql('PRIMARY', 'SELECT pg_current_wal_flush_lsn()::text AS lsn')
@@ -101,4 +111,4 @@ const covers = (keeper, text) => new Keeper(keeper.text).add(text).text === keep
 
 const quiet = () => {}
 
-module.exports = { env, parts, pool, closePools, sql, poll, pause, resume, caughtUp, delay, table, atOnce, pgCtl, covers, quiet }
+module.exports = { env, parts, pool, closePools, sql, poll, pause, resume, held, caughtUp, delay, table, atOnce, pgCtl, covers, quiet }

@@ -5,7 +5,7 @@
 // the same connection, in the same go: before, the statement, behind.
 
 const context = require('./context')
-const { codeOf, verdict, STALE_PLAN } = require('./errors')
+const { codeOf, hasClosed, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
 const http = require('./http')
 const { within } = require('./node')
@@ -22,7 +22,7 @@ const inline = ({ text, values }) => text.replace(/\$(\d)/g, (_, n) => `'${value
 // already, and would hand out again, and one that hangs cannot be closed here: it is left alone.
 function lend (sql, fn) {
   const done = fn()
-  done.then(() => sql.release(), err => verdict(err) === 'connection' || sql.release())
+  done.then(() => sql.release(), err => err?.late || hasClosed(err) || sql.release())
   return done
 }
 
@@ -37,10 +37,11 @@ class RywPostgres extends Router {
       const token = async () => ryw ? (await sql.unsafe('SELECT ryw_token()::text AS at').execute())[0].at : null
       const before = token()
       const query = start(fn(sql))
-      const behind = (query?.execute ? token() : Promise.resolve(query).then(token, token)).catch(() => {})
+      const unlessClosed = err => hasClosed(err) ? undefined : token()
+      const behind = (query?.execute ? token() : Promise.resolve(query).then(token, unlessClosed)).catch(() => {})
       const [held, done] = await Promise.allSettled([before, query])
       // Where the connection has closed, what is behind is never settled.
-      if (done.status === 'rejected' && verdict(done.reason) === 'connection') throw done.reason
+      if (done.status === 'rejected' && hasClosed(done.reason)) throw done.reason
       const committed = await behind
       if (committed && committed !== held.value) keeper?.add(committed)
       else if (keeper && done.status === 'fulfilled') keeper.add(await positionBy(text => sql.unsafe(text), ryw))
@@ -52,7 +53,7 @@ class RywPostgres extends Router {
   transaction (fn, options) {
     return this.write(async sql => {
       await sql.unsafe('BEGIN')
-      return finishTransaction({ query: text => sql.unsafe(text), release () {} }, () => fn(sql))
+      return finishTransaction({ query: text => sql.unsafe(text), release () {}, hasClosed }, () => fn(sql))
     }, options)
   }
 
@@ -70,10 +71,11 @@ class RywPostgres extends Router {
         const query = start(fn(sql))
         // Where the connection has closed behind the guard, the query behind BEGIN is never settled.
         const all = Promise.all([begun, Promise.allSettled([guard, query])]).then(([, both]) => both)
+        const rollback = both => both.some(({ reason }) => reason && hasClosed(reason)) || sql.unsafe('ROLLBACK')
         await within(control.patience, guard, () => {}).catch(err => {
           hung = err.late
           throw Object.assign(err, { inGuard: true })
-        }).finally(() => hung || all.then(() => sql.unsafe('ROLLBACK')).catch(() => {}))
+        }).finally(() => hung || all.then(rollback).catch(() => {}))
         const [row] = await all
         return { value: await query, reached: row.value[0]?.reached }
       }

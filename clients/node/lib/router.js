@@ -41,7 +41,7 @@ async function finishTransaction (client, fn) {
     if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
     return result
   } catch (err) {
-    await client.query('ROLLBACK').catch(failed => { broken = failed })
+    if (!client.hasClosed?.(err)) await client.query('ROLLBACK').catch(failed => { broken = failed })
     throw err
   } finally {
     client.release(broken)

@@ -118,3 +118,42 @@ test('postgres.js: statement caches after a change of the table', async () => {
     assert.deepEqual(new Set(rows), new Set([5]))
   })
 })
+
+// postgres.js 3.4.9 ends the process when something is written to a reserved
+// connection that has closed (its issue 1208): so ryw writes nothing there.
+test('postgres.js: behind a connection that has closed nothing is written', async () => {
+  const db = make()
+  const killed = async sql => {
+    try {
+      await sql`SELECT pg_terminate_backend(pg_backend_pid())`
+    } catch (err) {
+      await new Promise(resolve => setTimeout(resolve, 100))
+      throw err
+    }
+  }
+  const closed = { code: /^(57P01|CONNECTION_CLOSED|ECONNRESET)$/ }
+  await db.run('', async () => {
+    await assert.rejects(db.write(killed), closed)
+    await assert.rejects(db.transaction(killed), closed)
+    await write(db, 66, 1)
+    await assert.rejects(db.read(killed), closed)
+    await write(db, 66, 2)
+    assert.equal((await read(db, 66)).version, 2)
+  })
+})
+
+test('postgres.js: an error of another server is not taken for one of the connection', async () => {
+  const db = make({}, { max: 1 })
+  const elsewhere = async () => { throw Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }) }
+  await db.run('', async () => {
+    for (let n = 1; n <= 2; n++) {
+      await assert.rejects(db.transaction(async sql => {
+        await sql`UPDATE js SET version = 9 WHERE id = 67`
+        await elsewhere()
+      }), { code: 'ECONNREFUSED' })
+      await assert.rejects(db.write(elsewhere), { code: 'ECONNREFUSED' })
+    }
+    await write(db, 67, 5)
+    assert.equal((await read(db, 67)).version, 5)
+  })
+})

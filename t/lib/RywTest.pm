@@ -63,7 +63,7 @@ sub start_cluster
 	my %install = map { $_ => [ install_path => $arg{install}{$_} ] } keys %{ $arg{install} || {} };
 
 	my $primary = PostgreSQL::Test::Cluster->new('primary', @{ $install{primary} || [] });
-	$primary->init(allows_streaming => 1, extra => $arg{initdb} || []);
+	$primary->init(allows_streaming => 1, extra => [ '--encoding=UTF8', @{ $arg{initdb} || [] } ]);
 	$primary->append_conf('postgresql.conf',
 		"shared_preload_libraries = 'ryw'")
 	  if $preload;

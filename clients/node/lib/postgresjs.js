@@ -7,7 +7,6 @@
 const context = require('./context')
 const { codeOf, hasClosed, STALE_PLAN } = require('./errors')
 const { guardOf } = require('./guard')
-const http = require('./http')
 const { within } = require('./node')
 const { positionBy } = require('./plain')
 const { Router, finishTransaction } = require('./router')
@@ -37,8 +36,8 @@ class RywPostgres extends Router {
       const token = async () => ryw ? (await sql.unsafe('SELECT ryw_token()::text AS at').execute())[0].at : null
       const before = token()
       const query = start(fn(sql))
-      const unlessClosed = err => hasClosed(err) ? undefined : token()
-      const behind = (query?.execute ? token() : Promise.resolve(query).then(token, unlessClosed)).catch(() => {})
+      const behind = (query?.execute ? token() : Promise.resolve(query).then(token, err => hasClosed(err) || token()))
+        .catch(() => {})
       const [held, done] = await Promise.allSettled([before, query])
       // Where the connection has closed, what is behind is never settled.
       if (done.status === 'rejected' && hasClosed(done.reason)) throw done.reason
@@ -71,7 +70,7 @@ class RywPostgres extends Router {
         const query = start(fn(sql))
         // Where the connection has closed behind the guard, the query behind BEGIN is never settled.
         const all = Promise.all([begun, Promise.allSettled([guard, query])]).then(([, both]) => both)
-        const rollback = both => both.some(({ reason }) => reason && hasClosed(reason)) || sql.unsafe('ROLLBACK')
+        const rollback = both => both.some(({ reason }) => hasClosed(reason)) || sql.unsafe('ROLLBACK')
         await within(control.patience, guard, () => {}).catch(err => {
           hung = err.late
           throw Object.assign(err, { inGuard: true })
@@ -88,6 +87,6 @@ class RywPostgres extends Router {
   }
 }
 
-Object.assign(RywPostgres.prototype, http)
+Object.assign(RywPostgres.prototype, require('./http'))
 
 module.exports = { RywPostgres }

@@ -97,10 +97,13 @@ is_deeply(
 	[ map { $_->[0] } grep { $_->[1] eq 'ryw_guard' && $_->[2] > 0 } figures('mixed') ],
 	[ '2', '2@2' ],
 	'mixed sessions were measured, here and away from the primary');
-is_deeply(
-	[ map { $_->[1] } grep { $_->[2] eq 'ryw_wait' } figures('waiters') ],
-	[qw(one distinct)],
-	'many waiters were measured');
+foreach my $method (qw(ryw_wait ryw_set))
+{
+	is_deeply(
+		[ map { $_->[1] } grep { $_->[2] eq $method && $_->[6] > 0 } figures('waiters') ],
+		[qw(one distinct)],
+		"many waiters were measured: $method");
+}
 is_deeply([ map { $_->[3] } grep { $_->[0] eq 'ryw_guard' } figures('timeouts') ],
 	[0], 'no wait behind a token missed its end');
 

@@ -283,4 +283,18 @@ stop_node($held);
 $held->start;
 is(answer(wire($held), $lost[0]), 'RY002', 's99: also after a restart');
 
+# ---- a primary that has lost the list of its runs ----
+
+my $of_a_run = write_token(wire($primary), "INSERT INTO t VALUES (-5, 'x')");
+stop_node($primary);
+unlink $primary->data_dir . '/ryw.lineage' or die $!;
+$primary->start;
+my $offset = -s $primary->logfile;
+my $result = wire($primary)->query("SELECT ryw_wait('$of_a_run')");
+is($result->sqlstate, 'RY006', 's99: a token of a run that is not known');
+like($result->error->{D}, qr/; reason: history_unreadable\. The run of the primary of timeline 1 is not known here\.$/,
+	's99: which is what is missing');
+is($result->error->{H}, 'Read from another node, or from the primary without a token.', 's99: and not a history file');
+like(slurp_file($primary->logfile, $offset), qr/LOG:  run of the primary of timeline 1 is not known here/, 's99: the log says so as well');
+
 finish_tests($nodes);

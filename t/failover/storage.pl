@@ -130,6 +130,11 @@ foreach my $fault (sort keys %damage)
 	$end->($alone);
 	is(contents($alone), $lineage, "s100: $fault, replica: the file is what it was");
 
+	# as if the data directory had once been of a branch with a timeline 3 of its own
+	open(my $fh, '>:raw', file_of($alone)) or die $!;
+	print $fh pack('H*', '5259574c0102' . substr($lineage, 12, 16) . '00000003deadbeef');
+	close($fh);
+
 	# promoted, it reads the file itself
 	promote_node($alone);
 	ok(poll_until(sub { answer($conn, $token) eq 't' }, 20), "s100: $fault, promoted: reached");
@@ -138,6 +143,7 @@ foreach my $fault (sort keys %damage)
 		"s100: $fault, promoted: makes tokens");
 	like(contents($alone), qr/^5259574c0[12]02 @{[ substr($lineage, 12, 16) ]} 00000003/x,
 		"s100: $fault, promoted: has both numbers");
+	unlike(contents($alone), qr/deadbeef/, "s100: $fault, promoted: the number of another branch is forgotten");
 	stop_node($alone);
 	delete $nodes->{"alone$n"};
 }
@@ -181,6 +187,7 @@ is(has_row($at_b, 5), 1, 's100: pg_wal full, replica: and there');
 
 # A primary cannot go on without room, and panics.  What was acknowledged is there.
 my $loader = restart_faulty($a);
+my $offset = -s $a->logfile;
 my @acknowledged;
 files_fail('pg_wal/xlogtemp', ENOSPC, 'write');
 foreach my $row (1000 .. 1400)
@@ -194,6 +201,9 @@ ok(files_failed() > 0, 's100: pg_wal full, primary: control, it had no room');
 ok(@acknowledged > 0, 's100: pg_wal full, primary: some were acknowledged before');
 files_work();
 observer_gone($a);
+
+# until the postmaster has noticed, it lets sessions in that it will end
+poll_until(sub { slurp_file($a->logfile, $offset) =~ /was terminated by signal 6/ }) or die 'no panic';
 ok( poll_until(
 		sub {
 			# it may have given up, having had no room for its recovery either

@@ -123,7 +123,7 @@ wait_for_age(Freshness *fresh, RywTimeout *timeout, RywWaited *waited)
 		return true;
 	format_ms(fresh->max_age_us, what + strlen(what));
 	return ryw_wait_until(look_at_age, fresh, what, ryw_views_age_reason(&fresh->age),
-						  timeout, waited);
+						  "primary", timeout, waited);
 }
 
 static bool

@@ -452,7 +452,7 @@ wait_for_subscription(SubscriptionWait *wait, RywTimeout *timeout, RywWaited *wa
 	{
 		ryw_set_format(&wait->call->target.tokens, what + strlen(what));
 		(void) ryw_wait_until(look_at_subscription, wait, what, reason_of(wait),
-							  timeout, waited);
+							  "publisher", timeout, waited);
 	}
 	if (is_error(wait->finding))
 		report_finding(wait);

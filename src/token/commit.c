@@ -307,13 +307,22 @@ uint32
 ryw_commit_required_tag(TimeLineID tli)
 {
 	uint32		tag;
+	const char *what;
+	const char *advice;
 
-	if (!ryw_timeline_tag(tli, &tag))
+	if (unlikely(!ryw_timeline_tag(tli, &tag)))
+	{
+		ryw_timeline_explain(tli, tli, &what, &advice);
+		if (advice == NULL)
+			advice = RecoveryInProgress() ?
+				"The primary tells it, if ryw is in its shared_preload_libraries: ask again, or there." :
+				"Look into the server log for what keeps ryw.lineage from being written.";
 		ereport(ERROR,
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("no token can be made"),
-				 errdetail("The history of timeline %u cannot be read.", tli),
-				 errhint("Restore the timeline history file in pg_wal; the server log names it.")));
+				 errdetail_internal("%s", what),
+				 errhint("%s", advice)));
+	}
 	return tag;
 }
 

@@ -90,13 +90,24 @@ complain_about(TimeLineID tli)
 	return LOG;
 }
 
-static void
-complain_of_nonce(TimeLineID tli)
+static bool
+is_number_known(const RywLineage *lineage, TimeLineID tli)
 {
-	ereport(complain_about(tli),
-			(errcode(ERRCODE_RYW_UNVERIFIABLE),
-			 errmsg("lineage of timeline %u is not known here", tli),
-			 errhint("The primary of that timeline logs it, if ryw is in its shared_preload_libraries.")));
+	return tli <= 1 || ryw_lineage_nonce(lineage, tli) != 0;
+}
+
+static void
+complain_of_lineage(const RywLineage *lineage, TimeLineID tli)
+{
+	if (is_number_known(lineage, tli))
+		ereport(complain_about(tli),
+				(errcode(ERRCODE_RYW_UNVERIFIABLE),
+				 errmsg("run of the primary of timeline %u is not known here", tli)));
+	else
+		ereport(complain_about(tli),
+				(errcode(ERRCODE_RYW_UNVERIFIABLE),
+				 errmsg("lineage of timeline %u is not known here", tli),
+				 errhint("The primary of that timeline logs it, if ryw is in its shared_preload_libraries.")));
 }
 
 /*
@@ -182,6 +193,36 @@ load_history(TimeLineID tli)
 }
 
 /*
+ * What a node on timeline here lacks, to which tokens of timeline tli are RY006: the
+ * DETAIL and the HINT of that error.
+ */
+void
+ryw_timeline_explain(TimeLineID here, TimeLineID tli, const char **what,
+					 const char **advice)
+{
+	RywLineage	lineage;
+
+	if (!load_history(here))
+	{
+		*what = psprintf("The history of timeline %u cannot be read.", here);
+		*advice = "Restore the timeline history file in pg_wal; the server log names it.";
+	}
+	else if (ryw_nonce_is_unread())
+	{
+		*what = "The file ryw.lineage cannot be read.";
+		*advice = "Mend the file in the data directory; the server log says what is wrong with it.";
+	}
+	else
+	{
+		ryw_nonce_read(&lineage);
+		*what = is_number_known(&lineage, tli) ?
+			psprintf("The run of the primary of timeline %u is not known here.", tli) :
+			psprintf("The number of timeline %u is not known here.", tli);
+		*advice = NULL;
+	}
+}
+
+/*
  * The tag for tokens minted on tli, if some backend has worked it out.  One
  * atomic read: for the commit callback, where no file may be read.
  */
@@ -209,7 +250,7 @@ compute_tag(TimeLineID tli, uint32 *tag)
 	ryw_nonce_read(&lineage);
 	if (ryw_history_tag(&cached, &lineage, tli, GetSystemIdentifier(), tag))
 		return true;
-	complain_of_nonce(tli);
+	complain_of_lineage(&lineage, tli);
 	return false;
 }
 
@@ -306,7 +347,7 @@ ryw_timeline_verdict(const RywToken *token, const RywPosition *position)
 	verdict = ryw_history_judge(&cached, &lineage, GetSystemIdentifier(),
 								token, position);
 	if (verdict == RYW_UNVERIFIABLE)
-		complain_of_nonce(token->tli);
+		complain_of_lineage(&lineage, token->tli);
 	return verdict;
 }
 

@@ -18,6 +18,8 @@ extern const RywShmemArea ryw_timeline_area;
 extern bool ryw_timeline_announce(bool again);
 extern bool ryw_timeline_receive(const unsigned char *payload, Size length);
 
+extern void ryw_timeline_explain(TimeLineID here, TimeLineID tli,
+								 const char **what, const char **advice);
 extern bool ryw_timeline_settle(RywPosition *position);
 extern bool ryw_timeline_known_tag(TimeLineID tli, uint32 *tag);
 extern bool ryw_timeline_tag(TimeLineID tli, uint32 *tag);

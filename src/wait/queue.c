@@ -17,7 +17,8 @@
  * reads next_due; a waiter arms (which writes next_due) and reads the
  * position.  At least one of them sees the other.
  *
- * t/model/wakeup.pml is a model of this, and shows what each barrier is for.
+ * t/model/wakeup.pml is a model of this, and shows what each barrier is for;
+ * t/unit/wakeups.c makes the moments happen that it has found.
  *
  * Latches are set after the lock has been released.  A place may have found a
  * new owner by then; its latch is set for nothing, which every wait survives.

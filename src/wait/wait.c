@@ -145,6 +145,27 @@ refuse_theirs(const RywToken *token, const RywPosition *position)
 					"For a write on a publisher use ryw_wait_subscription.");
 }
 
+/* Raise RY006: what this node lacks. */
+static void
+refuse_to_verify(const RywToken *token, const RywPosition *position)
+{
+	char		text[RYW_TOKEN_TEXT_SIZE];
+	const char *what;
+	const char *advice;
+
+	ryw_token_format(token, text);
+	ryw_timeline_explain(position->tli, token->tli, &what, &advice);
+	ryw_stats_count(RYW_COUNT_REFUSED);
+	ereport(ERROR,
+			(errcode(ERRCODE_RYW_UNVERIFIABLE),
+			 errmsg("token cannot be verified"),
+			 errdetail("Token %s; this node is at %X/%X on timeline %u; reason: %s. %s",
+					   text, LSN_FORMAT_ARGS(position->lsn), position->tli,
+					   ryw_wait_reason(RYW_UNVERIFIABLE, position), what),
+			 errhint("%s", advice != NULL ? advice :
+					 "Read from another node, or from the primary without a token.")));
+}
+
 /*
  * Raise unless the verdict is a plain "reached" or "not yet": a token that
  * is lost, foreign or beyond verification is never just false.
@@ -181,12 +202,7 @@ check_verdict(RywVerdict verdict, const RywToken *token,
 					 errhint("Send the read to a node of the cluster that minted the token.")));
 			break;
 		case RYW_UNVERIFIABLE:
-			ryw_stats_count(RYW_COUNT_REFUSED);
-			ereport(ERROR,
-					(errcode(ERRCODE_RYW_UNVERIFIABLE),
-					 errmsg("token cannot be verified"),
-					 errdetail_distance(verdict, token, position),
-					 errhint("Restore the timeline history file in pg_wal; the server log names it.")));
+			refuse_to_verify(token, position);
 			break;
 	}
 }
@@ -397,9 +413,9 @@ wait_in_queue(const RywToken *token, RywPosition *position,
 	return verdict;
 }
 
-/* Take a place in the queue.  Raises RY005. */
+/* Take a place in the queue.  Raises RY005, which says where else to read. */
 static void
-take_place(const RywToken *token, XLogRecPtr due)
+take_place(const RywToken *token, XLogRecPtr due, const char *elsewhere)
 {
 	if (ryw_queue_enter(token, due, ryw_settings_waiter_limit()))
 		return;
@@ -408,7 +424,7 @@ take_place(const RywToken *token, XLogRecPtr due)
 			(errcode(ERRCODE_RYW_TOO_MANY),
 			 errmsg("too many sessions wait for a token already"),
 			 errdetail("The limit is %d.", ryw_settings_waiter_limit()),
-			 errhint("Read from the primary, or raise ryw.max_waiters.")));
+			 errhint("Read from the %s, or raise ryw.max_waiters.", elsewhere)));
 }
 
 /* Take a place in the queue, wait there, and give it up however it ends. */
@@ -420,7 +436,7 @@ wait_for_pending(const RywToken *token, RywPosition *position,
 	volatile RywVerdict answer = verdict;
 
 	ryw_hold_leave_conflicts();
-	take_place(token, due_position(verdict, token));
+	take_place(token, due_position(verdict, token), "primary");
 	PG_TRY();
 	{
 		answer = wait_in_queue(token, position, verdict, deadline_us, hold);
@@ -715,13 +731,14 @@ poll_in_queue(bool (*is_over) (void *arg), void *arg, int64 deadline_us, RywHold
  * which did not hold when it was asked before.  Returns whether it came to hold in
  * time.  The caller has given back every snapshot that it could.
  *
- * what and reason are for the log.  *timeout is as in ryw_wait_for(), and set to
- * the milliseconds that it came to.  Raises RY004 and RY005; cancel requests and
- * recovery conflicts pass through.
+ * what and reason are for the log; elsewhere, where else to read, for RY005.
+ * *timeout is as in ryw_wait_for(), and set to the milliseconds that it came to.
+ * Raises RY004 and RY005; cancel requests and recovery conflicts pass through.
  */
 bool
 ryw_wait_until(bool (*is_over) (void *arg), void *arg, const char *what,
-			   const char *reason, RywTimeout *timeout, RywWaited *waited)
+			   const char *reason, const char *elsewhere, RywTimeout *timeout,
+			   RywWaited *waited)
 {
 	static const RywToken none = {0};
 	int64		began_us = ryw_clock_us();
@@ -743,7 +760,7 @@ ryw_wait_until(bool (*is_over) (void *arg), void *arg, const char *what,
 
 	hold = ryw_hold_look();
 	ryw_hold_leave_conflicts();
-	take_place(&none, RYW_DUE_NEVER);
+	take_place(&none, RYW_DUE_NEVER, elsewhere);
 	PG_TRY();
 	{
 		over = poll_in_queue(is_over, arg, deadline_us, hold);

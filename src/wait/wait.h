@@ -31,7 +31,8 @@ extern const char *ryw_wait_reason(RywVerdict verdict,
 
 extern bool ryw_wait_until(bool (*is_over) (void *arg), void *arg,
 						   const char *what, const char *reason,
-						   RywTimeout *timeout, RywWaited *waited);
+						   const char *elsewhere, RywTimeout *timeout,
+						   RywWaited *waited);
 extern bool ryw_wait_is_over(const RywTokenSet *set);
 extern bool ryw_wait_for(const RywTokenSet *set, RywTimeout timeout,
 						 RywWaited *waited);

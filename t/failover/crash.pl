@@ -13,6 +13,7 @@
 use strict;
 use warnings;
 
+use File::Copy;
 use List::Util qw(max);
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -282,5 +283,39 @@ is(answer($at_held, $kept_token), 't', 's99: what was before is there');
 stop_node($held);
 $held->start;
 is(answer(wire($held), $lost[0]), 'RY002', 's99: also after a restart');
+
+# ---- a copy that is a primary of its own, with a list that is newer than its WAL ----
+
+my $apart = add_replica($nodes, 'apart', $primary, fresh => 1, stopped => 1, streaming => 0);
+unlink $apart->data_dir . '/standby.signal' or die $!;
+write_token(wire($primary), "INSERT INTO t VALUES (-6, 'x')");
+kill_all($primary);
+$primary->start;
+my $of_primary = write_token(wire($primary), "INSERT INTO t VALUES (-6, 'x')");
+copy($primary->data_dir . '/ryw.lineage', $apart->data_dir . '/ryw.lineage') or die $!;
+$apart->start;
+my $at_apart = wire($apart);
+my $own;
+do
+{
+	$own = write_token($at_apart, "INSERT INTO filler SELECT repeat('x', 500) FROM generate_series(1, 40)");
+} while (token_lsn($own) <= token_lsn($of_primary));
+is(answer($at_apart, $own), 't', 's99: a copy of its own: its tokens');
+is(answer($at_apart, $of_primary), 'RY006', 's99: a copy of its own: what the primary wrote later is not there');
+isnt(tag_of($own), tag_of($of_primary), 's99: a copy of its own: a tag of its own');
+
+# ---- a primary that has lost the list of its runs ----
+
+my $of_a_run = write_token(wire($primary), "INSERT INTO t VALUES (-5, 'x')");
+stop_node($primary);
+unlink $primary->data_dir . '/ryw.lineage' or die $!;
+$primary->start;
+my $offset = -s $primary->logfile;
+my $result = wire($primary)->query("SELECT ryw_wait('$of_a_run')");
+is($result->sqlstate, 'RY006', 's99: a token of a run that is not known');
+like($result->error->{D}, qr/; reason: history_unreadable\. The run of the primary of timeline 1 is not known here\.$/,
+	's99: which is what is missing');
+is($result->error->{H}, 'Read from another node, or from the primary without a token.', 's99: and not a history file');
+like(slurp_file($primary->logfile, $offset), qr/LOG:  run of the primary of timeline 1 is not known here/, 's99: the log says so as well');
 
 finish_tests($nodes);

@@ -147,6 +147,8 @@ sub without_history
 		is($result->sqlstate, 'RY006', "s55: $what: ryw_wait('$token')");
 		is($result->error->{M} // '', 'token cannot be verified',
 			"s55: $what: it says why");
+		like($result->error->{D} // '', qr/; reason: history_unreadable\. The history of timeline 2 cannot be read\.$/,
+			"s55: $what: and what is missing");
 		like($result->error->{H} // '', qr/history file in pg_wal/,
 			"s55: $what: and what to do");
 		is($conn->query("SET ryw.wait_for = '$token'")->sqlstate,

@@ -68,13 +68,17 @@ foreach my $fault (sort keys %damage)
 	$begin->($a);
 	$at_a = restart_faulty($a);
 	is(answer($at_a, $token), 'RY006', "s100: $fault, primary: cannot verify");
+	like(complaint($at_a, "ryw_wait('$token')"),
+		qr/^RY006: .*\. The file ryw\.lineage cannot be read\. Mend the file in the data directory; /,
+		"s100: $fault, primary: what is missing, and what to do");
 	is(answer($at_a, $foreign), 'RY006', "s100: $fault, primary: nor what is foreign");
 	is(reason($at_a, $token), 'history_unreadable', "s100: $fault, primary: and says so");
 	is(answer($at_a, $shared), 'RY006', "s100: $fault, primary: nor what a crash on timeline 1 may have erased");
 	my $result = $at_a->query("INSERT INTO t VALUES (3, 'x')");
 	is($result->error, undef, "s100: $fault, primary: commits go on");
 	ok(!$result->token, "s100: $fault, primary: without a token");
-	is($at_a->query('SELECT ryw_current_token()')->sqlstate, 'RY006',
+	like(complaint($at_a, 'ryw_current_token()'),
+		qr/^RY006: The file ryw\.lineage cannot be read\. Mend the file in the data directory; /,
 		"s100: $fault, primary: none can be made");
 	is(answer(wire($b), $token, 10000), 't', "s100: $fault: the replica has its own file");
 	my $log = slurp_file($a->logfile, $offset);
@@ -126,6 +130,11 @@ foreach my $fault (sort keys %damage)
 	$end->($alone);
 	is(contents($alone), $lineage, "s100: $fault, replica: the file is what it was");
 
+	# as if the data directory had once been of a branch with a timeline 3 of its own
+	open(my $fh, '>:raw', file_of($alone)) or die $!;
+	print $fh pack('H*', '5259574c0102' . substr($lineage, 12, 16) . '00000003deadbeef');
+	close($fh);
+
 	# promoted, it reads the file itself
 	promote_node($alone);
 	ok(poll_until(sub { answer($conn, $token) eq 't' }, 20), "s100: $fault, promoted: reached");
@@ -134,6 +143,7 @@ foreach my $fault (sort keys %damage)
 		"s100: $fault, promoted: makes tokens");
 	like(contents($alone), qr/^5259574c0[12]02 @{[ substr($lineage, 12, 16) ]} 00000003/x,
 		"s100: $fault, promoted: has both numbers");
+	unlike(contents($alone), qr/deadbeef/, "s100: $fault, promoted: the number of another branch is forgotten");
 	stop_node($alone);
 	delete $nodes->{"alone$n"};
 }
@@ -177,6 +187,7 @@ is(has_row($at_b, 5), 1, 's100: pg_wal full, replica: and there');
 
 # A primary cannot go on without room, and panics.  What was acknowledged is there.
 my $loader = restart_faulty($a);
+my $offset = -s $a->logfile;
 my @acknowledged;
 files_fail('pg_wal/xlogtemp', ENOSPC, 'write');
 foreach my $row (1000 .. 1400)
@@ -190,6 +201,9 @@ ok(files_failed() > 0, 's100: pg_wal full, primary: control, it had no room');
 ok(@acknowledged > 0, 's100: pg_wal full, primary: some were acknowledged before');
 files_work();
 observer_gone($a);
+
+# until the postmaster has noticed, it lets sessions in that it will end
+poll_until(sub { slurp_file($a->logfile, $offset) =~ /was terminated by signal 6/ }) or die 'no panic';
 ok( poll_until(
 		sub {
 			# it may have given up, having had no room for its recovery either

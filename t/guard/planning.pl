@@ -41,9 +41,10 @@ my @statements = (
 # A session whose statement stands still in the planner, and one that holds it.
 sub stop_in_planner
 {
-	my ($sql, $until) = @_;
+	my ($sql, $until, $begin) = @_;
 	my ($conn, $gate) = (wire($replica), wire($replica));
 
+	$conn->run('BEGIN') if $begin;
 	$gate->run('SELECT pg_advisory_lock(56)');
 	$conn->send_query($sql =~ s/\$1/'$until'/r);
 	poll_until(sub { sql($replica, 'SELECT count(*) FROM pg_locks WHERE NOT granted') == 1 })
@@ -68,15 +69,16 @@ foreach (@statements)
 	}
 }
 
-foreach (@statements)
+# In a block it is not known when the statement began: its planning counts.
+foreach ((map { [ "$_->[0], in a block", $_->[1], 1 ] } @statements), @statements)
 {
-	my ($name, $sql) = @$_;
+	my ($name, $sql, $begin) = @$_;
 	my $new = "new $name";
 
 	pause_replay($replica);
 	$w->run($_) foreach create_gate($new);
 	my $until = $w->value('SELECT ryw_token()');
-	my ($conn, $gate) = stop_in_planner($sql, $until);
+	my ($conn, $gate) = stop_in_planner($sql, $until, $begin);
 
 	resume_replay($replica);
 	catch_up($primary, $replica);
@@ -84,6 +86,7 @@ foreach (@statements)
 	my $result = $conn->collect;
 	is($result->sqlstate eq 'RY004' ? $new : $result->last_value,
 		$new, "s36: its function is replaced, $name: right or refused");
+	$conn->run('ROLLBACK') if $begin;
 	is($conn->value($sql =~ s/\$1/'$until'/r), $new, "s36: its function is replaced, $name: again");
 	$conn->finish;
 }

@@ -17,7 +17,7 @@ use Test::More;
 our @EXPORT = qw(
   add_replica cut_off reconnect follow promote_node restart_node stop_node
   archive_conf restore_conf
-  answer answer_in reason position_of has_row answers_are
+  answer answer_in complaint reason position_of has_row answers_are
 );
 
 # What cut_off() took away, by node.
@@ -175,6 +175,16 @@ sub answer_in
 	is($answer, $expected, $name);
 	between($elapsed, $low, $high, "$name: in time");
 	return;
+}
+
+# The error of a call, with its detail and hint.
+sub complaint
+{
+	my ($conn, $call) = @_;
+	my $result = $conn->query("SELECT $call");
+
+	return 'no error' unless $result->error;
+	return $result->sqlstate . ': ' . join ' ', map { $_ // '' } @{ $result->error }{qw(D H)};
 }
 
 sub reason

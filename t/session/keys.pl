@@ -168,6 +168,11 @@ foreach my $case (@without)
 }
 is(stat_of('floor'), $floor, 's86: nothing of that has raised the floor');
 {
+	my $result = $w->query("$insert RETURNING ryw_touch(VARIADIC '{}'::text[])");
+	is($result->sqlstate, '00000', 's86: VARIADIC of nothing: no error');
+	ok($result->token, 's86: VARIADIC of nothing: the commit has its token');
+}
+{
 	my $token = token_of($other, "COMMIT PREPARED 'waits'");
 	is(key_token('k'), $token, 's86: committed by another session: the token of the commit');
 }

@@ -184,6 +184,25 @@ let_go();
 is($r->collect->value, 't', 's59: subscriber: a wait that slept');
 is(has($row), 1, 's59: subscriber: then it is there');
 
+# ---- too many of them ----
+
+{
+	my $first = wire($subscriber);
+
+	hold_up();
+	($row, $token) = write_row();
+	$first->send_query("SELECT ryw_wait_subscription('s', '$token', 10000)");
+	wait_for_waiters($subscriber, 1);
+	$r->run('SET ryw.max_waiters = 1');
+	like(
+		complaint($token, 10000),
+		qr/^RY005 \| too many sessions wait for a token already \| The limit is 1\. \| Read from the publisher, or raise ryw\.max_waiters\.$/,
+		's59: subscriber: RY005, and where to read instead');
+	$r->run('RESET ryw.max_waiters');
+	let_go();
+	is($first->collect->value, 't', 's59: subscriber: control: the one before it goes on');
+}
+
 # ---- cancelled ----
 
 hold_up();
@@ -275,6 +294,36 @@ $token =~ /-(\w+)-(\w+)$/;
 is(says("7-$1-$2", 100), 'f', 's59: subscriber: one of a newer timeline is waited for');
 like(complaint("7-$1-$2", 0), qr/reason: newer_timeline/,
 	's59: subscriber: which the error says');
+
+hold_up();
+($row, my $held) = write_row();
+my $foreign = with_tag((write_row())[1], 'FFFFFFFE');	# the last one, by any order
+is(says("$held.$foreign", 100) . says("$foreign.$held", 100), 'RY006RY006',
+	's59: subscriber: a set with one of another cluster, and one that is not applied: told at once');
+is(says($held, 100), 'f', 's59: subscriber: control: by itself that is waited for');
+let_go();
+is(says($held, 10000), 't', 's59: subscriber: control: and reached');
+
+# ---- a worker that has connected, and has not asked whose WAL it will get ----
+
+{
+	my $lock = wire($publisher);
+	my $worker = q{(SELECT pid FROM pg_stat_subscription WHERE subname = 's' AND relid IS NULL)};
+	my $before = sql($subscriber, "SELECT $worker");
+
+	$lock->run($_) foreach 'BEGIN', 'LOCK TABLE pg_catalog.pg_extension IN ACCESS EXCLUSIVE MODE';
+	sql($subscriber, "SELECT pg_terminate_backend($before)");
+	ok(poll_until(
+			sub {
+				sql($publisher, q{SELECT count(*) FROM pg_locks WHERE NOT granted
+					AND relation = 'pg_extension'::regclass}) > 0;
+			}),
+		's59: subscriber: a new worker stands at its question');
+	like(complaint($held, 50), qr/^RY001 .*; reason: connecting\./,
+		's59: subscriber: what the one before it was told does not count');
+	$lock->run('ROLLBACK');
+	is(says($held, 10000), 't', 's59: subscriber: it has asked: reached');
+}
 
 # ---- disabled, failing ----
 

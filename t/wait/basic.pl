@@ -335,6 +335,7 @@ foreach my $bad ('x', '.', '1-2-3.', '1-2', '1-2-3-4', '1-G-3', '0-1-1', '-1-1-1
 	$second->query('SET ryw.max_waiters = 1');
 	my $error = $second->query("SELECT ryw_wait('$late', 1000)")->error;
 	is($error->{C}, 'RY005', 'ryw.max_waiters reached: RY005');
+	is($error->{H}, 'Read from the primary, or raise ryw.max_waiters.', 'and where to read instead');
 	ok(length $error->{H}, 'with a hint');
 	is($second->query("SELECT ryw_wait('$late', 0)")->sqlstate,
 		'00000', 'a look needs no place');

@@ -42,7 +42,7 @@ my ($reads, $slowest, %codes) = (0, 0);
 my @busy;
 my $v = 0;
 my $until = now() + $seconds;
-while (now() < $until)
+while (now() < $until || ($reads <= 500 && now() < $until + 60))
 {
 	foreach my $i (0 .. $#readers)
 	{

@@ -290,7 +290,12 @@ foreach my $node (@all)
 		's89: reached everywhere, says ' . $node->name)
 	  or diag(explain([ nodes_of($node, $token) ]));
 }
-is(row_of($replica1, 'replica2', $token)->{missing_bytes}, 0, 's89: nothing is missing');
+{
+	my $row;
+
+	poll_until(sub { ($row = row_of($replica1, 'replica2', $token))->{reached} }, 15);
+	is($row->{missing_bytes}, 0, 's89: nothing is missing');
+}
 
 pause_replay($replica2);
 $token = write_token($c, q{INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 1000) g});

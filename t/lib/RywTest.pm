@@ -277,8 +277,8 @@ sub await_synchronous
 	return;
 }
 
-# The token of a commit that a replica, which has been given an apply delay of hours,
-# holds back.  Its startup process reads that when it next looks, so what is committed
+# The token of a commit that a replica, which had no apply delay and now has one of
+# hours, holds back.  Its startup process reads that when it next looks, so what is committed
 # before is applied at once: then again.  (A commit is what $write does and returns.)
 sub delayed_token
 {

@@ -13,7 +13,7 @@ use RywTest;
 
 my $nodes = start_cluster(
 	replicas => [qw(replica1 replica2 cascade)],
-	delay => '400ms');
+	delay => '0ms');
 my ($primary, $replica, $delayed, $cascade) =
   @$nodes{qw(primary replica1 replica2 cascade)};
 

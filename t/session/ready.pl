@@ -74,6 +74,7 @@ comes_to_be($r, [ '5s', 1_000_000 ], 'ready', 20, 's90: with a limit in bytes as
 		'max_bytes must not be negative', 's90: negative bytes');
 	is(said($r, '1000000 years'), 'ready', 's90: a very large one');
 	$c->run('CREATE ROLE probe LOGIN');
+	catch_up($primary, $replica);
 	ok(poll_until(sub { said(wire($replica, user => 'probe'), '5s') eq 'ready' }, 5),
 		's90: any role may ask');
 }

@@ -39,9 +39,11 @@ sub behind
 	  : $c->send_query($sql =~ s/TOKEN/'$token'/gr);
 
 	# some are refused before they wait
-	poll_until(sub { waiters($replica) == 1 }, 0.5);
+	my $result;
+	poll_until(sub { waiters($replica) == 1 || defined($result = $c->try_collect) })
+	  or die 'neither waiting nor answered';
 	resume_replay($replica);
-	return $c->collect;
+	return $result // $c->collect;
 }
 
 # The first value is right, or RY004 says that there is none.

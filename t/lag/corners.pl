@@ -267,7 +267,7 @@ sub quoted_conninfo
 
 	set_conf($replica1, primary_conninfo => 'host=127.0.0.1 application_name=replica1'
 		  . ' connect_timeout=20 port=' . $mute->sockport);
-	pause_for(1);
+	poll_until(sub { ((own_row($replica1) // {})->{state} // '') eq 'disconnected' }, 10);
 	is(states_of(watch_own($replica1, 4)),
 		'disconnected', 'an upstream that does not answer');
 

@@ -15,7 +15,7 @@ use RywTest;
 use Test::More;
 
 our @EXPORT = qw(
-  add_replica cut_off reconnect follow promote_node restart_node stop_node
+  add_replica cut_off reconnect wal_receivers follow promote_node restart_node stop_node
   archive_conf restore_conf
   answer answer_in complaint reason position_of has_row answers_are
 );
@@ -162,11 +162,14 @@ sub answer_in
 	my ($conn, $token, $timeout, $expected, $low, $high, $name) = @_;
 	local $Test::Builder::Level = $Test::Builder::Level + 1;
 	my ($answer, $elapsed);
+	my $tries = 0;
 
 	# What was late is tried again, twice: it may be the machine that was.
 	foreach (1 .. 3)
 	{
 		my $start = now();
+
+		$tries++;
 
 		$answer = answer($conn, $token, $timeout);
 		$elapsed = now() - $start;
@@ -174,7 +177,7 @@ sub answer_in
 	}
 	is($answer, $expected, $name);
 	between($elapsed, $low, $high, "$name: in time");
-	return;
+	return $tries;
 }
 
 # The error of a call, with its detail and hint.

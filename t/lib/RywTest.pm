@@ -20,8 +20,8 @@ use Test::More;
 
 our @EXPORT = qw(
   start_cluster wire sql observer_gone
-  now poll_until between comes_to_say
-  pause_replay resume_replay replay_lsn catch_up set_conf await_synchronous
+  now poll_until between takes comes_to_say
+  pause_replay resume_replay replay_lsn catch_up set_conf await_synchronous delayed_token
   waiters wait_for_waiters queue_is_empty
   write_token token_lsn token_plus with_tag lsn_int int_lsn
   conflicts logs_are_clean finish_tests
@@ -206,6 +206,26 @@ sub between
 	  || diag(sprintf('%.3f s is not in [%.3f, %.3f]', $elapsed, $low, $high));
 }
 
+# A test: what is done takes so many seconds.  It is never too quick; what was slow is
+# done again, twice, for it may be the machine that was.
+sub takes
+{
+	my ($low, $high, $name, $do) = @_;
+	local $Test::Builder::Level = $Test::Builder::Level + 1;
+	my @took;
+
+	foreach (1 .. 3)
+	{
+		my $start = now();
+
+		$do->();
+		push @took, now() - $start;
+		last if $took[-1] <= $high;
+	}
+	return ok($took[-1] <= $high && !(grep { $_ < $low } @took), $name)
+	  || diag("[$low, $high]: @took");
+}
+
 # ---- replay ----
 
 sub pause_replay
@@ -255,6 +275,28 @@ sub await_synchronous
 	poll_until($commit_waits) or croak 'commits do not wait for the standby';
 	$conn->finish;
 	return;
+}
+
+# The token of a commit that a replica, which had no apply delay and now has one of
+# hours, holds back.  Its startup process reads that when it next looks, so what is committed
+# before is applied at once: then again.  (A commit is what $write does and returns.)
+sub delayed_token
+{
+	my ($conn, $write) = @_;
+
+	foreach (1 .. 100)
+	{
+		my $token = $write->();
+		my $reason;
+
+		poll_until(
+			sub {
+				$reason = $conn->value("SELECT reason FROM ryw_status('$token')");
+				return $reason =~ /^(?:apply_delayed|reached)$/;
+			}) or croak "a commit is neither held back nor applied: $reason";
+		return $token if $reason eq 'apply_delayed';
+	}
+	croak 'no commit is held back';
 }
 
 sub replay_lsn

@@ -254,8 +254,11 @@ sub ask
 
 	my $key = any(@keys);
 	my $window = sprintf '%.3f', now() - $written_at{$key} + 0.5;
+
+	# it may have been asked later than that
 	push @not_recent, "$key: $window s"
-	  if $c->value("SELECT ryw_recent_write('$key', '$window s')") ne 't';
+	  if $c->value("SELECT ryw_recent_write('$key', '$window s')") ne 't'
+	  && now() - $written_at{$key} < $window;
 	$c->finish;
 	return;
 }

@@ -309,11 +309,17 @@ is($ms, '0.000', 'no token');
 # A wait that was not reached, and several guards: times do not add up.
 {
 	my $ahead = token_plus($token, 1 << 24);
-	my $said = lines_of($c->run('EXPLAIN ANALYZE SELECT v FROM t WHERE'
-			  . " ryw_wait('$ahead', 300) OR ryw_wait('$ahead', 301)"));
+	my (@ms, $said);
 
-	($ms) = $said =~ $wait_of{TEXT};
-	between(($ms // 0) / 1000, 0.3, 0.59, 'two that time out') or diag($said);
+	# the machine may be late: then again, but never is it too little
+	foreach (1 .. 3)
+	{
+		$said = lines_of($c->run('EXPLAIN ANALYZE SELECT v FROM t WHERE'
+				  . " ryw_wait('$ahead', 300) OR ryw_wait('$ahead', 301)"));
+		push @ms, $said =~ $wait_of{TEXT} ? $1 : 0;
+		last if $ms[-1] < 590;
+	}
+	ok($ms[-1] < 590 && !(grep { $_ < 300 } @ms), 'two that time out') or diag("@ms\n", $said);
 }
 foreach my $options ('ANALYZE, SUMMARY OFF', 'SUMMARY ON', 'ANALYZE OFF')
 {

@@ -202,7 +202,14 @@ is(scalar(log_lines($_, 'could not report')), 0,
 
 	# control: it is believed of the replica whose role and address it has
 	is($c->query($call->('replica1'))->sqlstate, '00000', 's89: control: its own role');
-	ok(poll_until(sub { row_of($replica2, 'replica1')->{host} // '' eq 'evil' }, 10),
+
+	# again, since it says itself where it is every few seconds
+	ok( poll_until(
+			sub {
+				$c->run($call->('replica1'));
+				(row_of($replica2, 'replica1')->{host} // '') eq 'evil';
+			},
+			10),
 		's89: control: believed');
 	comes_to_places($replica2, $places, 's89: until it says so itself again');
 }
@@ -256,17 +263,22 @@ ok(settled(), 's89: quiet');
 {
 	my %order;
 	my $looks = 0;
+	my $until = now() + 60;
 
-	foreach (1 .. 30)
+	while ($looks < 120 && now() < $until)
 	{
 		foreach my $node (@all)
 		{
 			my @rows = nodes_of($node);
+
+			# where a heartbeat is late, on a busy machine, no lag is known, and all is otherwise
+			next if grep { !defined $_->{lag} } @rows;
 			$order{ join ' ', map { $_->{role} eq 'primary' ? 'P' : 'r' } @rows } = 1;
 			$looks++;
 		}
 	}
-	is(join(', ', keys %order), 'r r r P', "s89: replicas first, the primary last: $looks looks");
+	cmp_ok($looks, '>=', 120, "s89: looks at the order: $looks");
+	is(join(', ', keys %order), 'r r r P', 's89: replicas first, the primary last');
 }
 
 # ---- a token ----
@@ -278,7 +290,12 @@ foreach my $node (@all)
 		's89: reached everywhere, says ' . $node->name)
 	  or diag(explain([ nodes_of($node, $token) ]));
 }
-is(row_of($replica1, 'replica2', $token)->{missing_bytes}, 0, 's89: nothing is missing');
+{
+	my $row;
+
+	poll_until(sub { ($row = row_of($replica1, 'replica2', $token))->{reached} }, 15);
+	is($row->{missing_bytes}, 0, 's89: nothing is missing');
+}
 
 pause_replay($replica2);
 $token = write_token($c, q{INSERT INTO t SELECT g, repeat('x', 100) FROM generate_series(1, 1000) g});
@@ -335,7 +352,7 @@ resume_replay($replica2);
 	my %conn = map { $_->name => wire($_) } @all;
 	my ($claims, $wrong, $end) = (0, 0, now() + 8);
 
-	while (now() < $end)
+	while (now() < $end || ($claims <= 50 && now() < $end + 60))
 	{
 		my $written = write_token($c, 'INSERT INTO t VALUES (1)');
 		pause_for(rand(0.4));
@@ -518,7 +535,7 @@ resume_replay($replica2);
 	$primary->start;
 	my ($shown, $ahead, $said) = (0, 0, 0);
 	my $until = now() + 8;
-	while (now() < $until)
+	while (now() < $until || (!($ahead && $shown) && now() < $until + 60))
 	{
 		$ahead++ if sql($replica1, 'SELECT count(*) FROM pg_stat_replication WHERE'
 			  . " application_name = 'diverged' AND replay_lsn >= '"

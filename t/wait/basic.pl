@@ -7,13 +7,13 @@
 use strict;
 use warnings;
 
+use List::Util qw(max);
 use Test::More;
 use RywTest;
 
-my $delay = 0.4;
 my $nodes = start_cluster(
 	replicas => [qw(replica1 replica2 cascade)],
-	delay => '400ms');
+	delay => '0ms');
 my ($primary, $replica, $delayed, $cascade) =
   @$nodes{qw(primary replica1 replica2 cascade)};
 
@@ -74,13 +74,12 @@ my $stale = 0;
 foreach my $step (@steps)
 {
 	my ($kind, $write, $read, $expected) = @$step;
-	my $token = write_token($w, $write);
 
-	# The control: the delayed replica shows the old state without a wait.
-	# (The lock of TRUNCATE is not delayed, only its commit: a read waits.)
-	$stale++
-	  if $kind eq 'truncate'
-	  || ($r{replica2}->query($read)->value // 'error') ne $expected;
+	# The control: a replica that stands still shows the old state.
+	pause_replay($delayed);
+	my $token = write_token($w, $write);
+	$stale++ if ($r{replica2}->query($read)->value // 'error') ne $expected;
+	resume_replay($delayed);
 	foreach my $name (sort keys %r)
 	{
 		is($r{$name}->value("SELECT ryw_wait('$token', 10000)"),
@@ -91,14 +90,16 @@ foreach my $step (@steps)
 		't', "s01: $kind: the primary answers too");
 }
 is($stale, scalar @steps,
-	's01: control: without a wait the delayed replica was stale every time');
+	's01: control: without a wait a replica was stale every time');
 
 # A token reached on one replica says nothing about another.
 {
+	pause_replay($delayed);
 	my $token = write_token($w, "INSERT INTO t VALUES (1, 'a')");
 	is($c->value("SELECT ryw_wait('$token', 10000)"), 't', 'reached here');
 	is($r{replica2}->value("SELECT ryw_wait('$token', 0)"),
-		'f', 'and not yet on the delayed replica');
+		'f', 'and not yet on another replica');
+	resume_replay($delayed);
 }
 
 # ---- s07: the fencepost ----
@@ -494,27 +495,31 @@ foreach my $token (@bindings)
 
 # ---- s09: an apply delay holds back commits only ----
 
-set_conf($delayed, recovery_min_apply_delay => '2s');
-# The startup process reads it when it next looks; so let one commit pass.
-my $passed = write_token($w, "INSERT INTO t VALUES (50, 'before')");
-is($r{replica2}->value("SELECT ryw_wait('$passed', 10000)"),
-	't', 's09: earlier commits applied');
-$w->run('BEGIN');
-$w->run("INSERT INTO t VALUES (51, 'delayed')");
-my $inside = $w->value('SELECT pg_current_wal_insert_lsn()');
-my $committed = now();
-my $token = write_token($w, 'COMMIT');
-is($r{replica2}->value("SELECT ryw_wait('$inside', 1000)"),
+set_conf($delayed, recovery_min_apply_delay => '1h');
+my ($row, $inside, $committed) = (50);
+my $token = delayed_token(
+	$r{replica2},
+	sub {
+		$row++;
+		$w->run('BEGIN');
+		$w->run("INSERT INTO t VALUES ($row, 'delayed')");
+		$inside = $w->value('SELECT pg_current_wal_insert_lsn()');
+		$committed = now();
+		return write_token($w, 'COMMIT');
+	});
+is($r{replica2}->value("SELECT ryw_wait('$inside', 10000)"),
 	't', 's09: an LSN taken before the commit is passed');
-is($r{replica2}->value('SELECT count(*) FROM t WHERE id = 51'),
+is($r{replica2}->value("SELECT count(*) FROM t WHERE id = $row"),
 	0, 's09: control: while the row is not to be seen');
 is($r{replica2}->value("SELECT ryw_wait('$token', 0)"),
 	'f', 's09: the token is not reached');
 comes_to_say($r{replica2}, $token, 'apply_delayed', 's09: and says why');
+set_conf($delayed, recovery_min_apply_delay => '2s');
+my $waited_from = now();
 is($r{replica2}->value("SELECT ryw_wait('$token', 10000)"),
 	't', 's09: the wait for the token ends');
-between(now() - $committed, 1.9, 4, 's09: after the delay');
-is($r{replica2}->value('SELECT count(*) FROM t WHERE id = 51'),
+between(now() - $committed, 1.9, 2 + max(2, $waited_from - $committed), 's09: after the delay');
+is($r{replica2}->value("SELECT count(*) FROM t WHERE id = $row"),
 	1, 's09: and then the row is there');
 set_conf($delayed, recovery_min_apply_delay => '0');
 

@@ -325,7 +325,11 @@ sub rr_waits
 	$c->run($_) foreach $off, 'SET ryw.wait_timeout = 5000', @before[ 0 .. $#before - 1 ];
 	$w->run('UPDATE t SET v = v + 1');
 	my $now = $w->value('SELECT sum(v) FROM t');
-	pause_for(1.3);    # what is as new as the bound asks is then newer than the update
+	# Just behind a heartbeat, the one before is well within the bound, and the update,
+	# which is older than that, with it.
+	pause_for(1.3);
+	my $from = sql($primary, 'SELECT pg_current_wal_insert_lsn()');
+	poll_until(sub { noops($primary, $from) }) or die 'no heartbeat';
 	$c->send_query($before[-1]);
 	poll_until(sub { waiters($replica) == 1 }) or die 'nobody waits';
 	resume_replay($replica);

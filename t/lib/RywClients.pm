@@ -215,6 +215,7 @@ END
 # reference to the reason why there is none.
 my @list = (
 	[ 'psycopg 3', '3 1', 1, 5, undef, sub { python('psycopg_pool', 'psycopg') } ],
+	[ 'psycopg 3, asyncio', '3 1', 1, 10, undef, sub { python('psycopg_pool', 'psycopg_async') } ],
 	[ 'psycopg2', '3 1', 1, 5, undef, sub { python('psycopg2', 'psycopg2') } ],
 	[ 'asyncpg', '4 4', 1, 10, undef, sub { python('asyncpg', 'asyncpg') } ],
 	[ 'SQLAlchemy', '3 4', 1, 5, undef, sub { python('sqlalchemy', 'sqlalchemy') } ],

@@ -214,7 +214,9 @@ class Django(App):
             self.tidy()
 
 
-class Asyncpg(App):
+class Async(App):
+    """What an adapter is asked for: version, open(), and patch() and get() to be awaited."""
+
     async def handle_async(self, request, op, user, tokens, value):
         import ryw
         if op == "stats":
@@ -222,13 +224,11 @@ class Asyncpg(App):
         with ryw.session(tokens) as keeper:
             try:
                 if op == "get":
-                    value = (await self.db.read("SELECT version FROM profiles WHERE id = $1",
-                                                [int(user)]))[0][0]
+                    value = await self.get(int(user))
+                elif op == "patch":
+                    await self.patch(int(user), int(value))
                 else:
-                    user, new = (int(user), int(value)) if op == "patch" else (-1, 0)
-                    async with self.db.write() as conn:
-                        await conn.execute("UPDATE profiles SET version = $1 WHERE id = $2",
-                                           new, user)
+                    await self.patch(-1, 0)
                 answer(request, "ok", value, keeper.dump())
             except ryw.TokenLost:
                 answer(request, "lost", "-", keeper.dump())
@@ -239,12 +239,9 @@ class Asyncpg(App):
         asyncio.run(self.run())
 
     async def run(self):
-        import asyncpg
-        import ryw.asyncpg
-        pools = [await asyncpg.create_pool(url, min_size=0, max_size=POOL) for url in NODES]
-        self.db = self.router = ryw.asyncpg.Database(pools[0], pools[1:])
+        self.db = self.router = await self.open()
         loop, tasks = asyncio.get_running_loop(), set()
-        say(f"ready {asyncpg.__version__}")
+        say(f"ready {self.version}")
         while True:
             line = await loop.run_in_executor(None, sys.stdin.readline)
             if not line:
@@ -254,6 +251,42 @@ class Asyncpg(App):
                 request, op, user, "" if tokens == "-" else tokens, value))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+
+
+class Asyncpg(Async):
+    async def open(self):
+        import asyncpg
+        import ryw.asyncpg
+        self.version = asyncpg.__version__
+        pools = [await asyncpg.create_pool(url, min_size=0, max_size=POOL) for url in NODES]
+        return ryw.asyncpg.Database(pools[0], pools[1:])
+
+    async def patch(self, user, value):
+        async with self.db.write() as conn:
+            await conn.execute("UPDATE profiles SET version = $1 WHERE id = $2", value, user)
+
+    async def get(self, user):
+        return (await self.db.read("SELECT version FROM profiles WHERE id = $1", [user]))[0][0]
+
+
+class PsycopgAsync(Async):
+    async def open(self):
+        import psycopg
+        import psycopg_pool
+        import ryw.psycopg
+        self.version = psycopg.__version__
+        pools = [psycopg_pool.AsyncConnectionPool(url, min_size=1, max_size=POOL, open=False)
+                 for url in NODES]
+        for pool in pools:
+            await pool.open()
+        return ryw.psycopg.AsyncDatabase(pools[0], pools[1:])
+
+    async def patch(self, user, value):
+        async with self.db.write() as conn:
+            await conn.execute(UPDATE, (value, user))
+
+    async def get(self, user):
+        return (await self.db.read(SELECT, (user,)))[0][0]
 
 
 class Recipe(App):
@@ -288,9 +321,9 @@ class Recipe(App):
                 answer(request, "error", f"{type(error).__name__}:{error}", db.tokens)
 
 
-app = {"psycopg": Psycopg, "psycopg2": Psycopg2, "asyncpg": Asyncpg, "sqlalchemy": SQLAlchemy,
-       "django": Django, "recipe": Recipe}[kind]()
-if kind != "asyncpg":
+app = {"psycopg": Psycopg, "psycopg_async": PsycopgAsync, "psycopg2": Psycopg2,
+       "asyncpg": Asyncpg, "sqlalchemy": SQLAlchemy, "django": Django, "recipe": Recipe}[kind]()
+if not isinstance(app, Async):
     say(f"ready {app.version}")
 app.serve()
 os._exit(0)  # pools have threads that would be waited for

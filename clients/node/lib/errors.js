@@ -40,17 +40,10 @@ function verdict (err, inGuard) {
   return known ?? ((code === undefined ? NO_CODE.test(err?.message) : NETWORK.test(code)) ? 'connection' : 'raise')
 }
 
-/**
- * postgres.js says that the connection has closed.  What is written there afterwards
- * ends the process (its issue 1208).  Errors of its queries tell the query: one of
- * another server, met within a transaction, is none of these.
- */
-const hasClosed = err => verdict(err) === 'connection' && find(err, e => 'query' in e) !== undefined
-
 /** The token that an error's DETAIL is about. */
 function tokenOf (err) {
   const detail = find(err, e => typeof e.detail === 'string')?.detail ?? ''
   return { token: /Token ([0-9A-F]+-[0-9A-F]+-[0-9A-F]+)/i.exec(detail)?.[1], detail }
 }
 
-module.exports = { TokenLost, tokenLost, codeOf, verdict, hasClosed, tokenOf, STALE_PLAN }
+module.exports = { TokenLost, tokenLost, codeOf, verdict, tokenOf, STALE_PLAN }

@@ -21,10 +21,7 @@ function guardedClass (Query) {
   return (Query[GUARDED] = class GuardedQuery extends Query {
     constructor (guard, config, values, callback) {
       super(config, values)
-      this.queryMode = 'extended'
-      this.guard = guard
-      this.inGuard = true
-      this.callback = callback
+      Object.assign(this, { queryMode: 'extended', guard, inGuard: true, callback })
     }
 
     prepare (connection) {

@@ -14,8 +14,7 @@ const DETECT = `SELECT current_setting('server_version_num')::int AS version,
 function capabilities ({ version, ryw }) {
   if (ryw) return { ryw, version, token: 'ryw.token', wait: 'ryw_require', notGuaranteed: [] }
   return {
-    ryw,
-    version,
+    ryw, version,
     token: 'last_commit_lsn if the server reports it, else pg_current_wal_insert_lsn() after a write',
     wait: version >= 190000 ? 'WAIT FOR LSN' : 'pg_last_wal_replay_lsn(), looked at again and again',
     notGuaranteed: [

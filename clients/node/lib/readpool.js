@@ -19,11 +19,7 @@ class ReadClient extends EventEmitter {
   #types
   #pinned
 
-  constructor (db, types) {
-    super()
-    this.#db = db
-    this.#types = types
-  }
+  constructor (db, types) { super(); this.#db = db; this.#types = types }
 
   query (config, values, callback) {
     if (typeof values === 'function') [values, callback] = [undefined, values]
@@ -61,9 +57,8 @@ class ReadClient extends EventEmitter {
   }
 
   #unpin (err) {
-    const client = this.#pinned
+    this.#pinned?.release(err)
     this.#pinned = undefined
-    client?.release(err)
   }
 
   /** Back to the pool; a transaction that is still open ends with its connection. */
@@ -73,10 +68,7 @@ class ReadClient extends EventEmitter {
 class ReadPool extends EventEmitter {
   #db
 
-  constructor (db) {
-    super()
-    this.#db = db
-  }
+  constructor (db) { super(); this.#db = db }
 
   connect (callback) {
     const client = new ReadClient(this.#db)

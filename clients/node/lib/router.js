@@ -41,7 +41,7 @@ async function finishTransaction (client, fn) {
     if (command !== 'COMMIT') throw new Error('ryw: the transaction had failed, and was rolled back')
     return result
   } catch (err) {
-    if (!client.hasClosed?.(err)) await client.query('ROLLBACK').catch(failed => { broken = failed })
+    await client.query('ROLLBACK').catch(failed => { broken = failed })
     throw err
   } finally {
     client.release(broken)
@@ -56,9 +56,7 @@ class Router {
     primary, replicas = [], log = console.warn, mode = 'wait', wait = 500, deadline = 2000, strict = false, breaker
   }, kind) {
     if (!primary) throw new TypeError('ryw: a primary is needed')
-    this.counters = {
-      reads: {}, fallbacks: {}, waits: 0, lost: 0, foreign: 0, withoutKeeper: 0, late: 0, breakerOpened: 0
-    }
+    this.counters = { reads: {}, fallbacks: {}, waits: 0, lost: 0, foreign: 0, withoutKeeper: 0, late: 0, breakerOpened: 0 }
     Object.assign(this, { log, mode, wait, deadline, strict })
     const node = (name, target) => new Node(name, target, { breaker, log, counters: this.counters })
     this.primary = node('primary', primary)
@@ -90,7 +88,8 @@ class Router {
   async capabilities () {
     return Object.fromEntries(await Promise.all(this.nodes.map(async node => {
       const client = await node.checkout(this.deadline)
-      return [node.name, await node.capabilities(client).finally(() => node.release(client))]
+      const back = err => node.release(client, err)
+      return [node.name, await node.capabilities(client).then(found => back() ?? found, err => { back(err); throw err })]
     })))
   }
 
@@ -197,8 +196,7 @@ class Router {
     const plain = /^0-[0-9A-F]+-0$/.test(text)
     if (ryw && !plain) return { guarded: true }
     if (!ryw && !plain) {
-      const err = new Error(`ryw is not on ${node.name}, and the token is of a server that has it`)
-      throw Object.assign(err, { code: '55000', inGuard: true })
+      throw Object.assign(new Error(`the token is of a server that has ryw, as ${node.name} has not`), { code: '55000', inGuard: true })
     }
     const ask = (question, values) => node.ask(client, question, values, patience)
     return { reached: await waitPlain(ask, version, text, timeout, audit) }

@@ -23,10 +23,7 @@ class Ryw extends Router {
   /** The primary's pool: what is committed through it is captured. */
   get pool () { return this.primary.pool }
 
-  promote (name) {
-    super.promote(name)
-    attachPool(this.primary.pool, this)
-  }
+  promote (name) { super.promote(name); attachPool(this.primary.pool, this) }
 
   /** Hooks a client of the primary that somebody else has made. */
   attach (client) { return attach(client, this) }
@@ -34,15 +31,13 @@ class Ryw extends Router {
   #as (keeper, fn) { return keeper ? context.run(keeper, fn) : fn() }
 
   /** On the primary. */
-  query (config, values, { keeper } = {}) {
-    return this.#as(keeper, () => this.pool.query(config, values))
-  }
+  query (config, values, { keeper } = {}) { return this.#as(keeper, () => this.pool.query(config, values)) }
 
   /** A transaction on the primary; rolled back when fn fails. */
   transaction (fn, { keeper } = {}) {
     return this.#as(keeper, async () => {
       const client = await this.pool.connect()
-      await client.query('BEGIN')
+      await client.query('BEGIN').catch(err => { client.release(err); throw err })
       return finishTransaction(client, fn)
     })
   }

@@ -120,31 +120,36 @@ test('postgres.js: statement caches after a change of the table', async () => {
 })
 
 // postgres.js 3.4.9 ends the process when something is written to a reserved
-// connection that has closed (its issue 1208): so ryw writes nothing there.
-test('postgres.js: behind a connection that has closed nothing is written', async () => {
-  const db = make()
-  const killed = async sql => {
-    try {
-      await sql`SELECT pg_terminate_backend(pg_backend_pid())`
-    } catch (err) {
-      await new Promise(resolve => setTimeout(resolve, 100))
-      throw err
-    }
+// connection that has closed (its issue 1208): so ryw writes nothing there.  A pool
+// for each: a slot of its that was cut off says so once more when it is used again.
+const killed = async sql => {
+  try {
+    await sql`SELECT pg_terminate_backend(pg_backend_pid())`
+  } catch (err) {
+    await new Promise(resolve => setTimeout(resolve, 100))
+    throw err
   }
-  const closed = { code: /^(57P01|CONNECTION_CLOSED|ECONNRESET)$/ }
-  await db.run('', async () => {
-    await assert.rejects(db.write(killed), closed)
-    await assert.rejects(db.transaction(killed), closed)
-    await write(db, 66, 1)
-    await assert.rejects(db.read(killed), closed)
-    await write(db, 66, 2)
-    assert.equal((await read(db, 66)).version, 2)
+}
+const cut = { code: /^(57P01|CONNECTION_CLOSED|ECONNRESET)$/ }
+for (const [what, fn, raised] of [
+  ['told', killed, { write: cut, transaction: cut, read: cut }],
+  ['told as something else', sql => killed(sql).catch(() => { throw new Error('mine') }), { write: /mine/, transaction: /mine/, read: /mine/ }],
+  ['not told', sql => killed(sql).catch(() => {}), { write: cut, transaction: cut }]
+]) {
+  test(`postgres.js: behind a connection that has closed nothing is written: ${what}`, async () => {
+    const db = make()
+    await db.run('', async () => {
+      for (const way of Object.keys(raised)) await assert.rejects(db[way](fn), raised[way], way)
+      await write(db, 66, 1)
+      assert.equal((await read(db, 66)).version, 1)
+    })
   })
-})
+}
 
 test('postgres.js: an error of another server is not taken for one of the connection', async () => {
   const db = make({}, { max: 1 })
-  const elsewhere = async () => { throw Object.assign(new Error('connect'), { code: 'ECONNREFUSED' }) }
+  const dead = open('PRIMARY', { host: '127.0.0.1', port: 1, path: undefined })
+  const elsewhere = () => dead`SELECT 1`
   await db.run('', async () => {
     for (let n = 1; n <= 2; n++) {
       await assert.rejects(db.transaction(async sql => {
@@ -152,8 +157,23 @@ test('postgres.js: an error of another server is not taken for one of the connec
         await elsewhere()
       }), { code: 'ECONNREFUSED' })
       await assert.rejects(db.write(elsewhere), { code: 'ECONNREFUSED' })
+      await assert.rejects(db.transaction(sql => sql`DO $$ BEGIN RAISE connection_failure; END $$`), { code: '08006' })
     }
     await write(db, 67, 5)
     assert.equal((await read(db, 67)).version, 5)
   })
+})
+
+test('postgres.js: fn that throws at once leaves no transaction', async () => {
+  const db = make({ wait: 20 })
+  const replicas = db.replicas.map(({ sql }) => sql)
+  await db.run('', async () => {
+    await write(db, 68, 1)
+    const broken = () => { throw new TypeError('mine') }
+    for (const way of ['write', 'transaction', 'read']) await assert.rejects(db[way](broken), /mine/)
+  })
+  for (const sql of replicas) {
+    const open = await sql`SELECT count(*)::int AS n FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'`
+    assert.equal(open[0].n, 0)
+  }
 })

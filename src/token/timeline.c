@@ -72,20 +72,27 @@ const RywShmemArea ryw_timeline_area = {
 	"ryw timeline", (void **) &timeline_shared, sizeof(RywTimelineShared), 0, timeline_init
 };
 
+/* What can be missing of a timeline. */
+typedef enum Missing
+{
+	MISSING_HISTORY, MISSING_NUMBER, MISSING_RUN
+} Missing;
+
+#define N_MISSING		(MISSING_RUN + 1)
+
 /*
- * Trouble with a history is logged once per session and timeline, not for every
- * wait.
+ * What is missing is logged once per session and timeline, not for every wait.
  */
 static int
-complain_about(TimeLineID tli)
+complain_about(Missing what, TimeLineID tli)
 {
-	static Bitmapset *told = NULL;
+	static Bitmapset *told[N_MISSING];
 	MemoryContext old;
 
-	if (tli > MAX_TOLD || bms_is_member((int) tli, told))
+	if (tli > MAX_TOLD || bms_is_member((int) tli, told[what]))
 		return DEBUG1;
 	old = MemoryContextSwitchTo(TopMemoryContext);
-	told = bms_add_member(told, (int) tli);
+	told[what] = bms_add_member(told[what], (int) tli);
 	MemoryContextSwitchTo(old);
 	return LOG;
 }
@@ -100,11 +107,11 @@ static void
 complain_of_lineage(const RywLineage *lineage, TimeLineID tli)
 {
 	if (is_number_known(lineage, tli))
-		ereport(complain_about(tli),
+		ereport(complain_about(MISSING_RUN, tli),
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("run of the primary of timeline %u is not known here", tli)));
 	else
-		ereport(complain_about(tli),
+		ereport(complain_about(MISSING_NUMBER, tli),
 				(errcode(ERRCODE_RYW_UNVERIFIABLE),
 				 errmsg("lineage of timeline %u is not known here", tli),
 				 errhint("The primary of that timeline logs it, if ryw is in its shared_preload_libraries.")));
@@ -135,7 +142,7 @@ read_history_file(TimeLineID tli, Size *length)
 	}
 	if (fd < 0 || nread < 0)
 	{
-		ereport(complain_about(tli),
+		ereport(complain_about(MISSING_HISTORY, tli),
 				(errcode_for_file_access(),
 				 errmsg("could not read timeline history file \"%s\": %m",
 						path)));
@@ -176,7 +183,7 @@ load_history(TimeLineID tli)
 		pfree(text);
 		if (n <= 0)
 		{
-			ereport(complain_about(tli),
+			ereport(complain_about(MISSING_HISTORY, tli),
 					(errcode(ERRCODE_RYW_UNVERIFIABLE),
 					 errmsg("timeline history file of timeline %u is not a history",
 							tli)));
@@ -210,14 +217,17 @@ ryw_timeline_explain(TimeLineID here, TimeLineID tli, const char **what,
 	else if (ryw_nonce_is_unread())
 	{
 		*what = "The file ryw.lineage cannot be read.";
-		*advice = "Mend the file in the data directory; the server log says what is wrong with it.";
+		*advice = RecoveryInProgress() ?
+			"The primary logs what is in it once a minute; "
+			"the server log says what is wrong with the file." :
+			"Mend the file in the data directory; the server log says what is wrong with it.";
 	}
 	else
 	{
 		ryw_nonce_read(&lineage);
 		*what = is_number_known(&lineage, tli) ?
 			psprintf("The run of the primary of timeline %u is not known here.", tli) :
-			psprintf("The number of timeline %u is not known here.", tli);
+			psprintf("The lineage of timeline %u is not known here.", tli);
 		*advice = NULL;
 	}
 }

@@ -482,7 +482,7 @@ sub test_run_interrupted
 sub test_story
 {
 	my ($status, $out, $err) = command({ PGAPPNAME => 'mine' }, 'from outside', $lab,
-		'run', '--lag', '800ms', '--', 'sh', '-c',
+		'run', '--lag', '2s', '--', 'sh', '-c',
 		'cat; echo " $PGAPPNAME $(umask)"; '
 		  . 'for how in ONE_SERVER=yes TOKENS=no TOKENS=yes; do '
 		  . "env \$how $example; echo \"\$how \$?\"; done; exit 7");

@@ -125,6 +125,9 @@ foreach my $fault (sort keys %damage)
 		delete $nodes->{"alone$n"};
 	}
 	is(answer($conn, $token), 'RY006', "s100: $fault, replica: cannot verify");
+	like(complaint($conn, "ryw_wait('$token')"),
+		qr/^RY006: .*\. The file ryw\.lineage cannot be read\. The primary logs what is in it once a minute; /,
+		"s100: $fault, replica: what is missing, and where it comes from");
 	is(answer($conn, $foreign), 'RY006', "s100: $fault, replica: nor what is foreign");
 	is(answer($conn, $shared), 'RY006', "s100: $fault, replica: nor what a crash on timeline 1 may have erased");
 	$end->($alone);

@@ -194,7 +194,7 @@ is($result->error, undef, 'no nonce: the commit goes on');
 ok(!$result->token, 'without a token');
 is($at_last->query('SELECT ryw_token()')->sqlstate, 'RY006', 'RY006');
 is(complaint($at_last, 'ryw_current_token()'),
-	'RY006: The number of timeline 4 is not known here. Look into the server log for what keeps ryw.lineage from being written.',
+	'RY006: The lineage of timeline 4 is not known here. Look into the server log for what keeps ryw.lineage from being written.',
 	'and why');
 is(answer($at_last, $of_c), 't', 'older timelines are not touched by that');
 my @why = slurp_file($last->logfile, $offset) =~ /(could not write file "ryw\.lineage\.tmp")/g;
@@ -243,10 +243,10 @@ $late->start;
 my $at_late = wire($late);
 $at_late->run('TABLE t LIMIT 1');
 is(complaint($at_late, 'ryw_current_token()'),
-	'RY006: The number of timeline 4 is not known here. The primary tells it, if ryw is in its shared_preload_libraries: ask again, or there.',
+	'RY006: The lineage of timeline 4 is not known here. The primary tells it, if ryw is in its shared_preload_libraries: ask again, or there.',
 	'a replica without the nonce');
 like(complaint($at_late, "ryw_wait('$first')"),
-	qr/^RY006: Token .*; reason: history_unreadable\. The number of timeline 4 is not known here\. Read from another node, or from the primary without a token\.$/,
+	qr/^RY006: Token .*; reason: history_unreadable\. The lineage of timeline 4 is not known here\. Read from another node, or from the primary without a token\.$/,
 	'nor can a token be verified there');
 promote_node($late);
 is($at_late->query("INSERT INTO t VALUES (10, 'x')")->error, undef, 'promoted');

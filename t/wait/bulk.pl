@@ -82,7 +82,8 @@ sub none_needed_timer
 		my ($lsn, undef, $end) = @$wait;
 		my $there = first { $_->[1] >= $lsn } @seen;
 
-		push @lost, $end - $there->[0] if defined $there && $end - $there->[0] > 0.8;
+		push @lost, defined $there ? $end - $there->[0] : 'never seen there'
+		  unless defined $there && $end - $there->[0] <= 0.5;
 	}
 	note("$name: " . @slow . ' were slow');
 	return ok(!@lost, $name) || diag("later than replay by: @lost");

@@ -177,3 +177,21 @@ test('postgres.js: fn that throws at once leaves no transaction', async () => {
     assert.equal(open[0].n, 0)
   }
 })
+
+test('postgres.js: a connection whose guard hung is given back when it answers', async () => {
+  const replica = open('REPLICA1', { max: 1 })
+  const db = new RywPostgres({ primary: open('PRIMARY'), replicas: [replica], log: h.quiet, wait: 20 })
+  await db.run('', async () => {
+    await write(db, 69, 1)
+    await read(db, 69)
+    const [{ pid }] = await replica`SELECT pg_backend_pid() AS pid`
+    process.kill(pid, 'SIGSTOP')
+    try {
+      assert.equal((await read(db, 69)).standby, false)
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    const [again] = await replica.unsafe('SELECT pg_backend_pid() AS pid, now() = statement_timestamp() AS fresh')
+    assert.deepEqual({ ...again }, { pid, fresh: true }, 'in no transaction of the read')
+  })
+})
